@@ -1,0 +1,1 @@
+"""One collector per file; ``environment`` puts them together. No interpreter, pip or conda is ever executed here."""

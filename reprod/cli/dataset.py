@@ -1,0 +1,154 @@
+"""``reprod dataset add | remove | list``: change the files in datasets.d and have the daemon follow.
+
+Rule: the file is written first and is the truth; if the daemon refuses it, it is taken back, so that a refused command
+leaves nothing behind. Without a daemon the file stays and the command says that nobody watches yet.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from reprod.cli import codes, render
+from reprod.cli.daemon_ import RELOAD_TIMEOUT_S
+from reprod.cli.place import Place, locate
+from reprod.cli.screen import Column, Screen, table
+from reprod.config import DEFAULT_EXCLUDE, Config, add_dataset, nested_in, remove_dataset
+from reprod.errors import ConfigError, DaemonUnavailableError, NotFoundError, ReprodError
+
+
+def add(args: argparse.Namespace) -> int:
+    """Register a dataset and have the daemon watch it."""
+    place = locate(args)
+    try:
+        config = place.config()
+        file = add_dataset(
+            config, args.name, args.path, include=args.include, exclude=args.exclude, algorithms=args.algorithm
+        )
+        if place.reads_here:
+            _reload_or_take_back(place, args.name, file)
+        _say_added(Screen(sys.stdout), place, place.config(), args, file)
+    finally:
+        place.close()
+    return codes.FINE
+
+
+def remove(args: argparse.Namespace) -> int:
+    """Stop watching a dataset; with --purge delete its history too."""
+    place = locate(args)
+    screen = Screen(sys.stdout)
+    try:
+        try:
+            file = remove_dataset(place.config(), args.name)
+            screen.prose(f"removed {args.name} ({render.safe(file)})")
+            if place.client is not None and place.reads_here:
+                place.client.call("reload", timeout_s=RELOAD_TIMEOUT_S)
+        except NotFoundError:
+            if not args.purge:
+                raise  # with --purge an earlier remove is completed
+        if args.purge:
+            _purge(place, args.name)
+            screen.prose(f"deleted the history of {args.name}")
+        else:
+            screen.prose(f"its history is kept: reprod log {args.name}")
+    finally:
+        place.close()
+    return codes.FINE
+
+
+def list_all(args: argparse.Namespace) -> int:
+    """List what is registered, with the state where a daemon answers."""
+    place = locate(args)
+    try:
+        if place.client is not None:
+            rows = place.client.call("status", {"name": None}).get("datasets") or []
+        else:
+            rows = _rows(place.config())
+    finally:
+        place.close()
+    if args.json:
+        print(render.to_json("dataset-list", {"live": place.live, "datasets": rows}))
+        return codes.FINE
+    screen = Screen(sys.stdout)
+    if not rows:
+        screen.prose("no datasets yet")
+        screen.prose("hint: reprod dataset add NAME PATH")
+        return codes.FINE
+    cells = [
+        [
+            (render.safe(row.get("name")), "bold"),
+            (render.safe(row.get("state") or "not watched now"), ""),
+            (render.file_name(row.get("path") or "-"), ""),
+        ]
+        for row in rows
+    ]
+    for line in table(screen, [Column("DATASET"), Column("STATE"), Column("PATH")], cells, indent=0):
+        screen.line(line)
+    if not place.live:
+        print("no daemon is running: reprod daemon", file=sys.stderr)
+    return codes.FINE
+
+
+def _rows(config: Config) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
+        {"name": item.name, "path": item.path, "state": None, "reason": None, "hint": None} for item in config.datasets
+    ]
+    rows += [
+        {"name": item.name, "path": None, "state": "misconfigured", "reason": item.message, "hint": item.hint}
+        for item in config.misconfigured
+    ]
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def _reload_or_take_back(place: Place, name: str, file: Path) -> None:
+    assert place.client is not None  # noqa: S101 - reads_here
+    try:
+        answer = place.client.call("reload", timeout_s=RELOAD_TIMEOUT_S)
+    except DaemonUnavailableError as error:
+        # It may have read the file already, so taking it back would leave the two apart.
+        raise DaemonUnavailableError(
+            f"{file} is written, but then: {error.message}", hint="the daemon reads it at its next start or reload"
+        ) from error
+    except ReprodError:
+        file.unlink(missing_ok=True)
+        raise
+    refused = [wrong for wrong in answer.get("misconfigured") or [] if wrong.get("name") == name]
+    if refused:
+        file.unlink(missing_ok=True)
+        try:
+            place.client.call("reload", timeout_s=RELOAD_TIMEOUT_S)
+        except ReprodError:  # the refusal below is what the user needs to read
+            pass
+        raise ConfigError(str(refused[0].get("message")), hint=str(refused[0].get("hint") or ""))
+
+
+def _say_added(screen: Screen, place: Place, config: Config, args: argparse.Namespace, file: Path) -> None:
+    dataset = next((item for item in config.datasets if item.name == args.name), None)
+    path = render.file_name(dataset.path) if dataset else render.file_name(args.path)
+    screen.prose(f"added {args.name}: {path}")
+    screen.prose(f"written to {render.safe(file)}", 2)
+    exclude = dataset.exclude if dataset else DEFAULT_EXCLUDE
+    screen.prose(f"exclude = {render.safe(json.dumps(list(exclude), ensure_ascii=False))}", 2)
+    for inner, outer in nested_in(config):
+        if args.name == inner:
+            screen.prose(f"it is inside dataset {outer}: its files belong to both", 2)
+        elif args.name == outer:
+            screen.prose(f"dataset {inner} is inside it: those files belong to both", 2)
+    if place.reads_here:
+        screen.prose(f"the first scan begins now: reprod status {args.name}", 2)
+    elif place.live:
+        screen.prose(
+            f"the running daemon reads {render.safe(place.hello.get('config'))} and will not see this", 2, "yellow"
+        )
+    else:
+        screen.prose("no daemon is running: it is scanned when one starts (reprod daemon)", 2)
+
+
+def _purge(place: Place, name: str) -> None:
+    if place.client is not None:
+        place.client.call("purge", {"name": name}, timeout_s=RELOAD_TIMEOUT_S)
+        return
+    from reprod.ops import history
+
+    history.purge(place.state, name)

@@ -1,0 +1,117 @@
+"""``reprod log`` and ``reprod diff``: the versions of a dataset, and what is between two. No daemon needed."""
+
+import argparse
+import sys
+from typing import Any
+
+from reprod.cli import codes, render
+from reprod.cli.place import locate
+from reprod.cli.scan import change_counts
+from reprod.cli.screen import Column, Screen, table
+
+
+def log(args: argparse.Namespace) -> int:
+    """List the versions of one dataset, the newest first."""
+    from reprod.ops import history
+
+    place = locate(args)
+    place.close()
+    rows = history.log(place.state, args.name)
+    if args.json:
+        print(render.to_json("log", {"name": args.name, "versions": rows}))
+        return codes.FINE
+    screen = Screen(sys.stdout)
+    if not rows:
+        screen.prose(f"{render.safe(args.name)} has no version yet")
+        return codes.FINE
+    heads = [
+        Column("VERSION"),
+        Column("SEALED"),
+        Column("CHANGES", drop=2),
+        Column("FILES", right=True, drop=4),
+        Column("SIZE", right=True, drop=3),
+        Column("DIGEST"),
+        Column("WHY AND FOR WHOM", drop=1),
+    ]
+    for line in table(screen, heads, [_log_row(row) for row in rows], indent=0):
+        screen.line(line)
+    return codes.FINE
+
+
+def _log_row(row: dict[str, Any]) -> list[tuple[str, str]]:
+    runs = [render.safe(run)[: render.DIGEST_DIGITS] for run in row.get("runs") or []]
+    shown = ", ".join(runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
+    why = [render.safe(row.get("reason") or ""), f"run {shown}" if runs else ""]
+    complete = row.get("complete", True)
+    return [
+        (f"@{row.get('version')}", "bold"),
+        (render.ago(row.get("sealed_at")), ""),
+        (change_counts(row), ""),
+        (render.number(row.get("files")), ""),
+        (render.size(row.get("bytes")), ""),
+        (render.digest(row.get("digest")) if complete else "incomplete", "" if complete else "yellow"),
+        (" → ".join(part for part in why if part), ""),
+    ]
+
+
+def diff(args: argparse.Namespace) -> int:
+    """Compare two states; return 1 if they differ, 5 if one of them is not wholly known."""
+    from reprod.ops import diff as verb
+
+    place = locate(args)
+    place.close()
+    answer = verb.diff(place.state, place.config(), args.a, args.b, _no_checkpoint)
+    doubtful = [entry for entry in answer.get("modified") or [] if entry.get("problem_b")]
+    certain = len(answer.get("modified") or []) > len(doubtful)
+    differs = certain or any(answer.get(kind) for kind in ("added", "removed", "renamed"))
+    if args.json:
+        print(render.to_json("diff", answer))
+    else:
+        _show_diff(Screen(sys.stdout), answer, differs or bool(doubtful))
+    incomplete = bool(doubtful) or any((answer.get(side) or {}).get("complete") is False for side in ("a", "b"))
+    return codes.worst(codes.DIFFERS if differs else codes.FINE, codes.INCOMPLETE if incomplete else codes.FINE)
+
+
+def _show_diff(screen: Screen, answer: dict[str, Any], differs: bool) -> None:
+    sides = f"{_side(answer.get('a'))} → {_side(answer.get('b'))}"
+    if not differs:
+        screen.prose(f"{sides}   no difference")
+        return
+    counts = [
+        f"{len(answer[kind]):,} {kind}" for kind in ("added", "modified", "removed", "renamed") if answer.get(kind)
+    ]
+    growth = (answer.get("summary") or {}).get("bytes")
+    if growth:
+        counts.append(f"{'+' if growth > 0 else '−'}{render.size(abs(growth))}")
+    screen.prose(f"{sides}   {' · '.join(counts)}")
+    for entry in answer.get("added") or []:
+        screen.line(f"  {screen.paint('A', 'green')}  {render.file_name(entry)}  {render.size(entry.get('size'))}")
+    for entry in answer.get("modified") or []:
+        before, after = entry.get("size_a"), entry.get("size_b")
+        sizes = render.size(after) if before == after else f"{render.size(before)} → {render.size(after)}"
+        hashes = f"{render.digest(entry.get('digest_a'))} → {render.digest(entry.get('digest_b'))}"
+        detail = render.safe(entry["problem_b"]) if entry.get("problem_b") else f"{sizes}  {hashes}"
+        screen.line(f"  {screen.paint('M', 'yellow')}  {render.file_name(entry)}  {detail}")
+    for entry in answer.get("renamed") or []:
+        old, new = (
+            render.file_name({"path": entry.get(key), "path_b64": entry.get(f"{key}_b64")}) for key in ("from", "to")
+        )
+        screen.line(f"  {screen.paint('R', 'cyan')}  {old} → {new}  {render.size(entry.get('size'))}")
+    for entry in answer.get("removed") or []:
+        screen.line(f"  {screen.paint('D', 'red')}  {render.file_name(entry)}  {render.size(entry.get('size'))}")
+
+
+def _side(ref: object) -> str:
+    """Return one side of a comparison as people write it: ``imagenet@41 dt1:7f3a1c0e1234``, ``imagenet now``."""
+    if not isinstance(ref, dict):
+        return render.safe(ref)
+    name = render.safe(ref.get("ref") or ref.get("name") or "?")
+    version = ref.get("version")
+    if version is None:
+        return name if name.startswith("run:") else f"{name.split('@')[0]} now"
+    at = "" if name.endswith(f"@{version}") else f"@{version}"
+    return f"{name}{at} {render.digest(ref.get('digest'))}"
+
+
+def _no_checkpoint() -> None:
+    """Do nothing: on the command line Ctrl-C already interrupts wherever it comes."""

@@ -1,0 +1,81 @@
+"""Running one command, and what every error looks like from outside.
+
+Rule: an expected error is one line of what happened and one ``hint:`` of what to do, on standard error, with the exit
+code of its class; anything else is a bug and says so with 70. Only the module of the called command is imported.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from reprod.cli import render
+from reprod.cli.tree import build_parser
+from reprod.errors import ReprodError
+
+INTERRUPTED = 130
+BUG = 70
+# What a shell reports for a process that SIGPIPE ended: `reprod log x | head -1` is no failure worth words.
+BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code; nothing but SystemExit from argparse (2, or 0 for help) is raised."""
+    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+        # A name that this terminal's encoding lacks must be shown escaped, not end the listing.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    args = build_parser().parse_args(argv)
+    try:
+        code = _handler(args.run)(args)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except ReprodError as error:
+        _say(error.message, error.hint)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        return BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - the outermost door: a traceback helps developers, one line helps users
+        return _bug(error)
+    return code
+
+
+def _handler(run: str) -> Callable[[argparse.Namespace], int]:
+    from importlib import import_module
+
+    module, _, function = run.partition(":")
+    return cast("Callable[[argparse.Namespace], int]", getattr(import_module(f"reprod.cli.{module}"), function))
+
+
+def _say(message: str, hint: str) -> None:
+    lines = f"error: {render.safe(message)}\n" + (f"hint: {render.safe(hint)}\n" if hint else "")
+    try:
+        sys.stderr.write(lines)
+    except (OSError, ValueError, AttributeError):  # nobody listens; the exit code still tells
+        pass
+
+
+def _bug(error: Exception) -> int:
+    debug = os.environ.get("REPROD_DEBUG", "") not in {"", "0"}
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""
+    hint = "please report it with the traceback" if debug else "REPROD_DEBUG=1 and the same command print the traceback"
+    _say(f"a bug in reprod: {type(error).__name__}: {error}{where}", hint)
+    return BUG
+
+
+def _silence_stdout() -> None:
+    """Point standard output at nothing, so that the interpreter's last flush does not complain."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError:
+        pass

@@ -1,0 +1,233 @@
+"""A stream as the place where text is shown: colour, marks, width, tables and a progress line.
+
+Rule: a terminal gets colour, tables that fit and prose that is wrapped; anything else (pipe, file) gets plain text that
+is never cut, and a path is never cut anywhere. Colour is never the only carrier of a meaning. NO_COLOR, then
+FORCE_COLOR or CLICOLOR_FORCE, then TERM=dumb, then isatty decide. Widths are terminal columns.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Self, TextIO
+
+from reprod.cli import render
+
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_MARKS = {"good": ("●", "*"), "busy": ("◐", "~"), "new": ("○", "o"), "warn": ("▲", "!"), "bad": ("✗", "x")}
+_ASCII = str.maketrans({"·": "|", "→": ">", "…": "~", "−": "-", "━": "=", "╸": ">"})
+
+# Below this a name says nothing any more; columns are left out instead.
+_SHORTEST_NAME = 8
+
+_BAR = 20
+
+Cell = tuple[str, str]
+"""Text and its colour ("" for none)."""
+
+
+class Screen:
+    """One output stream; ``width`` is None where nothing is to be cut."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.terminal = _is_terminal(stream)
+        self.colour = _wants_colour(self.terminal)
+        self.unicode = _shows_unicode(stream)
+        self.rewritable = self.terminal and os.environ.get("TERM") != "dumb"
+        self.width = _width() if self.terminal else None
+
+    def line(self, text: str = "") -> None:
+        """Write one line."""
+        self._stream.write((text if self.unicode else text.translate(_ASCII)) + "\n")
+
+    def prose(self, text: str, indent: int = 0, colour: str = "") -> None:
+        """Write text with ``indent`` spaces before it, wrapped at the width of a terminal."""
+        space = " " * indent
+        lines = [text]
+        if self.width is not None and columns(text) > self.width - indent:
+            import textwrap
+
+            lines = textwrap.wrap(text, max(20, self.width - indent), break_on_hyphens=False) or [""]
+        for each in lines:
+            self.line(space + self.paint(each, colour))
+
+    def paint(self, text: str, colour: str) -> str:
+        """Return ``text`` in ``colour`` where colour is wanted."""
+        return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if colour and self.colour and text else text
+
+    def mark(self, kind: str) -> str:
+        """Return the sign for good, busy, new, warn or bad."""
+        return _MARKS[kind][0 if self.unicode else 1]
+
+    def rewrite(self, text: str) -> None:
+        """Replace the current line of a terminal, cut to its width."""
+        text = text if self.unicode else text.translate(_ASCII)
+        self._stream.write("\r\x1b[K" + cut(text, (self.width or 80) - 1))
+        self._stream.flush()
+
+
+class Column:
+    """A column of a table: ``right`` aligned numbers; ``drop`` > 0 may be left out, the highest first."""
+
+    __slots__ = ("drop", "right", "title")
+
+    def __init__(self, title: str, *, right: bool = False, drop: int = 0) -> None:
+        self.title = title
+        self.right = right
+        self.drop = drop
+
+
+def table(screen: Screen, heads: Sequence[Column], rows: Sequence[Sequence[Cell]], indent: int = 2) -> list[str]:
+    """Return the lines of a table, the heading first; the first column (a name) is cut in its middle if it must be.
+
+    On a narrow terminal columns are left out by ``Column.drop``.
+    """
+    kept = list(range(len(heads)))
+    widths = [max([columns(head.title), *(columns(row[i][0]) for row in rows)]) for i, head in enumerate(heads)]
+
+    def needed() -> int:
+        return indent + sum(widths[i] for i in kept) + 2 * (len(kept) - 1)
+
+    if screen.width is not None:
+        widths[0] = max(min(widths[0], _SHORTEST_NAME), widths[0] - max(0, needed() - screen.width))
+        natural = max(columns(row[0][0]) for row in [[(heads[0].title, "")], *rows])
+        while needed() > screen.width and any(heads[i].drop for i in kept):
+            kept.remove(max(kept, key=lambda i: heads[i].drop))
+        widths[0] = min(natural, widths[0] + max(0, screen.width - needed()))
+    titles: list[Cell] = [(head.title, "dim") for head in heads]
+    lines = []
+    for row in [titles, *rows]:
+        cells = []
+        for i in kept:
+            text = cut(row[i][0], widths[i], middle=i == 0)
+            space = " " * (widths[i] - columns(text))
+            painted = screen.paint(text, row[i][1])
+            cells.append(space + painted if heads[i].right else painted + space)
+        lines.append((" " * indent + "  ".join(cells)).rstrip())
+    return lines
+
+
+class ProgressLine:
+    """How far something long is: a line on standard error, on a terminal only, ten times a second at most."""
+
+    def __init__(self, label: str = "") -> None:
+        self._screen = Screen(sys.stderr)
+        self._label = label
+        self._shown_at = 0.0
+        self._started = time.monotonic()
+        self._first_bytes: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown_at:
+            self._screen.rewrite("")
+
+    def show(self, fields: dict[str, Any]) -> None:
+        """Take one progress report: dataset, phase, files, bytes, total_files, total_bytes, percent, seconds_left."""
+        now = time.monotonic()
+        if not self._screen.rewritable or now - self._shown_at < 0.1:
+            return
+        self._shown_at = now
+        done = fields.get("bytes")
+        rate = ""
+        if isinstance(done, (int, float)):
+            if self._first_bytes is None:
+                self._first_bytes, self._started = int(done), now
+            elif now - self._started > 0.5 and done > self._first_bytes:
+                rate = f"{render.size((done - self._first_bytes) / (now - self._started))}/s"
+        self._screen.rewrite(progress_text(fields, self._label, rate, (self._screen.width or 80) - 1))
+
+
+def progress_text(fields: dict[str, Any], label: str = "", rate: str = "", width: int = 0) -> str:
+    """Return a progress report as one line without control characters; a bar is part of it where ``width`` has room."""
+    name = label or render.safe(fields.get("dataset") or "")
+    parts = [" ".join(part for part in (name, render.safe(fields.get("phase") or "")) if part)]
+    percent = fields.get("percent")
+    known = isinstance(percent, (int, float))
+    if known:
+        parts.append(f"{percent:3.0f}%")
+    if fields.get("seconds_left") is not None:
+        parts.append(f"{render.duration(fields['seconds_left'])} left")
+    for shown, done, total in ((render.number, "files", "total_files"), (render.size, "bytes", "total_bytes")):
+        if fields.get(done) is not None:
+            of = f" of {shown(fields[total])}" if fields.get(total) is not None else ""
+            parts.append(f"{shown(fields[done])}{of}{' files' if done == 'files' else ''}")
+    if rate:
+        parts.append(rate)
+    if known and columns("  ".join(parts)) + _BAR + 2 <= width:
+        filled = round(min(max(percent or 0.0, 0.0), 100.0) / 100 * _BAR)
+        parts.insert(1, "━" * filled + " " * (_BAR - filled))
+    return "  ".join(parts)
+
+
+def columns(text: str) -> int:
+    """Return how many terminal columns ``text`` (without control characters) takes."""
+    # Latin, and the range of the marks and signs used here: one column each, without loading a database of characters.
+    if all(c < "\u0300" or "\u2010" <= c < "\u2600" for c in text):
+        return len(text)
+    import unicodedata
+
+    wide = sum(1 for c in text if unicodedata.east_asian_width(c) in "WF")
+    return len(text) + wide - sum(1 for c in text if unicodedata.combining(c))
+
+
+def cut(text: str, width: int, *, middle: bool = False) -> str:
+    """Return ``text`` in at most ``width`` columns, with an ellipsis where something is missing."""
+    if columns(text) <= width:
+        return text
+    if width <= 1:
+        return "…"[:width]
+    if middle:
+        head = cut(text, (width + 1) // 2)[:-1]
+        tail = ""
+        for character in reversed(text):
+            if columns(head) + 1 + columns(character + tail) > width:
+                break
+            tail = character + tail
+        return f"{head}…{tail}"
+    kept = ""
+    for character in text:
+        if columns(kept + character) > width - 1:
+            break
+        kept += character
+    return kept + "…"
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _wants_colour(terminal: bool) -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    for variable in ("FORCE_COLOR", "CLICOLOR_FORCE"):
+        if os.environ.get(variable, "0") not in {"", "0"}:
+            return True
+    return terminal and os.environ.get("TERM") != "dumb"
+
+
+def _shows_unicode(stream: TextIO) -> bool:
+    # Python turns LANG=C into UTF-8 by itself; the terminal behind a C locale may still know ASCII only.
+    locale = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
+    return (stream.encoding or "").lower().replace("-", "") == "utf8" and locale not in {"C", "POSIX"}
+
+
+def _width() -> int:
+    try:
+        stated = int(os.environ.get("COLUMNS", ""))
+        if stated > 0:
+            return stated
+    except ValueError:
+        pass
+    for descriptor in (1, 2, 0):
+        try:
+            return os.get_terminal_size(descriptor).columns or 80
+        except OSError:
+            continue
+    return 80

@@ -1,0 +1,209 @@
+"""The screen of ``reprod status``: who answers, one line for each dataset, reasons, and what needs a person last.
+
+Takes the ``reprod.status/1`` object as the daemon or the registry gives it; a missing or null field is shown as ``-``
+or left out, never guessed.
+"""
+
+from typing import Any
+
+from reprod.cli import render
+from reprod.cli.screen import Cell, Column, Screen, columns, progress_text, table
+
+# mark, colour, and the word where it is not the state's own
+_STATES: dict[str, tuple[str, str, str]] = {
+    "new": ("new", "", "new"),
+    "scanning": ("busy", "cyan", "scanning"),
+    "current": ("good", "green", "current"),
+    "dirty": ("busy", "cyan", "changing"),
+    "incomplete": ("warn", "yellow", "incomplete"),
+    "unavailable": ("bad", "red", "unavailable"),
+    "misconfigured": ("bad", "red", "misconfigured"),
+    "failed": ("bad", "red", "failed"),
+}
+
+# Enough to see what kind of problem it is; `reprod status NAME` shows all that the daemon sends.
+_PROBLEMS_SHOWN = 3
+
+NO_TRACKING = "no tracking server: tagged runs are not noticed"
+_NO_TRACKING_HINT = 'set tracking_uri under [mlflow] in reprod.toml ("local" starts one), then restart the daemon'
+
+
+def show_all(screen: Screen, answer: dict[str, Any]) -> None:
+    """Write the whole screen."""
+    datasets = answer.get("datasets") or []
+    _header(screen, answer, len(datasets))
+    screen.line()
+    if datasets:
+        heading, *rows = table(screen, _HEADS, [_row(screen, dataset) for dataset in datasets])
+        screen.line(heading)
+        for dataset, row in zip(datasets, rows, strict=True):
+            screen.line(row)
+            _notes(screen, dataset, 4, _PROBLEMS_SHOWN)
+    else:
+        screen.prose("no datasets yet", 2)
+        screen.prose("hint: reprod dataset add NAME PATH", 2, "dim")
+    _environment(screen, answer)
+    _attention(screen, answer)
+
+
+def show_one(screen: Screen, name: str, answer: dict[str, Any]) -> None:
+    """Write everything about one dataset."""
+    dataset = next((item for item in answer.get("datasets") or [] if item.get("name") == name), None)
+    if dataset is None:
+        screen.prose(f"{render.safe(name)}: nothing is known of it")
+        return
+    mark, colour, word = _state(dataset)
+    live = "" if answer.get("live", True) else "   (last known, not live)"
+    screen.line(f"{screen.paint(f'{screen.mark(mark)} {render.safe(name)}', colour)}  {word}{live}")
+    for label, value in _facts(dataset):
+        screen.line(f"  {screen.paint(f'{label:<9}', 'dim')} {value}")
+    problems = dataset.get("problems") or []
+    _notes(screen, dataset, 2, len(problems))
+    _attention(screen, answer)
+
+
+_HEADS = [
+    Column("DATASET"),
+    Column("STATE"),
+    Column("FILES", right=True, drop=2),
+    Column("SIZE", right=True, drop=1),
+    Column("CHANGED", drop=5),
+    Column("VERSION", drop=3),
+    Column("DIGEST", drop=4),
+]
+
+
+def _state(dataset: dict[str, Any]) -> tuple[str, str, str]:
+    state = str(dataset.get("state"))
+    mark, colour, word = _STATES.get(state, ("warn", "yellow", render.safe(state)))
+    percent = (dataset.get("progress") or {}).get("percent")
+    return mark, colour, f"{word} {percent:.0f}%" if isinstance(percent, (int, float)) else word
+
+
+def _row(screen: Screen, dataset: dict[str, Any]) -> list[Cell]:
+    mark, colour, word = _state(dataset)
+    version = dataset.get("version")
+    known = version is not None
+    return [
+        (render.safe(dataset.get("name")), "bold"),
+        (f"{screen.mark(mark)} {word}", colour),
+        (render.number(dataset.get("files")), ""),
+        (render.size(dataset.get("bytes")), ""),
+        (render.ago(dataset["last_change_at"]) if dataset.get("last_change_at") else "-", ""),
+        (f"@{version}" if known else "-", ""),
+        (render.digest(dataset.get("digest")) if known else "-", ""),
+    ]
+
+
+def _facts(dataset: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = [("path", render.file_name(dataset.get("path") or "-"))]
+    if dataset.get("files") is not None:
+        facts.append(("files", f"{render.number(dataset['files'])}, {render.size(dataset.get('bytes'))}"))
+    if dataset.get("version") is not None:
+        complete = "" if dataset.get("complete", True) else " (incomplete)"
+        facts.append(("version", f"@{dataset['version']}{complete}"))
+        facts.append(("digest", render.safe(dataset.get("digest") or "no digest")))
+    facts.append(("changed", render.ago(dataset.get("last_change_at"))))
+    facts.append(("confirmed", render.ago(dataset.get("confirmed_at"))))
+    if dataset.get("watch"):
+        facts.append(("watch", render.safe(dataset["watch"])))
+    return facts
+
+
+def _notes(screen: Screen, dataset: dict[str, Any], indent: int, problems_shown: int) -> None:
+    """Write what stands below a dataset's line: progress, reason, hint, how it is watched, its problems."""
+    if dataset.get("progress"):
+        fields = {key: value for key, value in dataset["progress"].items() if key != "percent"}
+        screen.prose(progress_text(fields), indent)
+    if dataset.get("reason"):
+        screen.prose(render.safe(dataset["reason"]), indent)
+    problems = dataset.get("problems") or []
+    for problem in problems[:problems_shown]:
+        screen.prose(f"{render.file_name(problem)}: {render.safe(problem.get('problem'))}", indent)
+    hidden = max(dataset.get("problem_count") or 0, len(problems)) - min(problems_shown, len(problems))
+    if hidden > 0:
+        more = f" (all: reprod status {render.safe(dataset.get('name'))})" if len(problems) > problems_shown else ""
+        screen.prose(f"and {render.plural(hidden, 'more problem')}{more}", indent)
+    if dataset.get("hint"):
+        screen.prose(f"hint: {render.safe(dataset['hint'])}", indent, "dim")
+    if dataset.get("watch_reason"):
+        how = {"poll": "watched by polling", "none": "not watched"}.get(str(dataset.get("watch")), "watch")
+        screen.prose(f"{how}: {render.safe(dataset['watch_reason'])}", indent, "dim")
+
+
+def _header(screen: Screen, answer: dict[str, Any], count: int) -> None:
+    if not answer.get("live", True):
+        stopped = f": stopped {render.ago(answer['stopped_at'])}" if answer.get("stopped_at") else ""
+        screen.prose(f"{screen.mark('new')} reprod is not running{stopped}. Last known state, not live:", colour="red")
+        return
+    parts = [
+        f"watching {render.plural(count, 'dataset')}",
+        f"up {render.duration(answer.get('uptime_seconds'))}",
+        render.size(answer.get("rss_bytes")),
+        f"pid {answer.get('pid', '-')}",
+    ]
+    name = f"{screen.mark('good')} reprod {render.safe(answer.get('version'))}"
+    about = " · ".join(parts)
+    if screen.width is None or columns(name) + 2 + columns(about) <= screen.width:
+        screen.line(f"{screen.paint(name, 'green')}  {about}")
+    else:
+        screen.line(screen.paint(name, "green"))
+        screen.prose(about, 2)
+    _tracking(screen, answer.get("tracking") or {}, answer.get("runs") or {}, bool(answer.get("attention")))
+
+
+def _tracking(screen: Screen, tracking: dict[str, Any], runs: dict[str, Any], told: bool) -> None:
+    """Write the lines about the tracking server; ``told``: what to do about it stands further below."""
+    state = tracking.get("state")
+    waiting = _waiting(runs)
+    if state == "none":
+        screen.prose(NO_TRACKING, 2, "yellow")
+        if any(runs.get(key) for key in ("waiting", "incomplete", "failed")):
+            screen.prose(waiting, 2)
+        if not told:
+            screen.prose(f"hint: {_NO_TRACKING_HINT}", 2, "dim")
+        return
+    where = f"MLflow {render.safe(tracking.get('uri') or '')}{' (local)' if tracking.get('local') else ''}"
+    if state == "unreachable":
+        reason = f": {render.safe(tracking['error'])}" if tracking.get("error") else ""
+        screen.prose(f"{where} is unreachable{reason}", 2, "yellow")
+        screen.prose(f"last answer {render.ago(tracking.get('last_poll_at'))} · {waiting}", 2)
+        return
+    word = {"reachable": "reachable", "starting": "starting"}.get(str(state), render.safe(state))
+    polled = f" · polled {render.ago(tracking['last_poll_at'])}" if tracking.get("last_poll_at") else ""
+    screen.prose(f"{where} {word}{polled} · {waiting}", 2)
+
+
+def _waiting(runs: dict[str, Any]) -> str:
+    text = f"{render.plural(runs.get('waiting') or 0, 'run')} waiting"
+    if runs.get("waiting") and runs.get("oldest_waiting_seconds") is not None:
+        text += f", the oldest for {render.duration(runs['oldest_waiting_seconds'])}"
+    for key in ("incomplete", "failed"):
+        if runs.get(key):
+            text += f", {runs[key]:,} {key}"
+    return text
+
+
+def _environment(screen: Screen, answer: dict[str, Any]) -> None:
+    environment = answer.get("environment") or {}
+    if not environment.get("digest"):
+        return
+    sampled = environment.get("interpreters") or 0
+    also = f" · {render.plural(sampled, 'interpreter')} sampled" if sampled else ""
+    screen.line()
+    screen.prose(
+        f"environment {render.digest(environment['digest'])}  taken {render.ago(environment.get('taken_at'))}{also}", 2
+    )
+
+
+def _attention(screen: Screen, answer: dict[str, Any]) -> None:
+    needs = answer.get("attention") or []
+    if not needs:
+        return
+    screen.line()
+    verb = "needs" if len(needs) == 1 else "need"
+    screen.line(screen.paint(f"{render.plural(len(needs), 'thing')} {verb} you:", "bold"))
+    for need in needs:
+        screen.prose(f"{screen.mark('warn')} {render.safe(need.get('what'))}", 2, "yellow")
+        if need.get("hint"):
+            screen.prose(f"hint: {render.safe(need['hint'])}", 4)

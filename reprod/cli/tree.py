@@ -1,0 +1,216 @@
+"""The tree of commands: names, flags, one-line descriptions and examples.
+
+Building all of it takes about a millisecond; the module that runs a command is named by text and loaded only when that
+command is called. Names and flags are public (the contract's "Command line").
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from reprod import __version__
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--config", metavar="F", default=argparse.SUPPRESS, help="read this reprod.toml")
+    parser = argparse.ArgumentParser(
+        prog="reprod",
+        description="Know which bytes and which environment every MLflow run was trained on.",
+        epilog="example:\n  reprod dataset add imagenet /data/imagenet && reprod daemon\n  reprod status",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"reprod {__version__}")
+    parser.add_argument("--config", metavar="F", default=None, help="read this reprod.toml instead of the usual one")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_daemon, _add_dataset, _add_scan, _add_history, _add_verify, _add_demo):
+        add(commands, shared)
+    return parser
+
+
+def _command(
+    commands: "Commands",
+    shared: argparse.ArgumentParser,
+    name: str,
+    run: str,
+    text: str,
+    examples: Sequence[str],
+) -> argparse.ArgumentParser:
+    """Add one command; ``run`` is ``module:function`` below reprod.cli, ``examples`` close its --help."""
+    listed = "".join(f"\n  {example}" for example in examples)
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example{'s' if len(examples) > 1 else ''}:{listed}",
+        parents=[shared],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _json_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_daemon(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+    _command(
+        commands,
+        shared,
+        "daemon",
+        "daemon_:run",
+        "watch the datasets and record tagged runs, until SIGTERM",
+        ["reprod daemon"],
+    )
+    parser = _command(
+        commands, shared, "reload", "daemon_:reload", "make the daemon read its configuration again", ["reprod reload"]
+    )
+    _json_flag(parser)
+    parser = _command(
+        commands,
+        shared,
+        "status",
+        "status:run",
+        "show what the daemon knows now, or what was last known",
+        [
+            "reprod status",
+            "reprod status imagenet",
+            "reprod status --check || mail -s reprod me",
+            "reprod status --json",
+        ],
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="one dataset, in detail")
+    parser.add_argument("--check", action="store_true", help="exit 1, 5 or 6 if anything is not fine")
+    _json_flag(parser)
+
+
+def _add_dataset(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+    group = commands.add_parser(
+        "dataset",
+        help="register, list and remove datasets",
+        description="Register, list and remove datasets.",
+        epilog="example:\n  reprod dataset add imagenet /data/imagenet",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    inner = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser = _command(
+        inner,
+        shared,
+        "add",
+        "dataset:add",
+        "register a folder (or one file) under a name and begin to watch it",
+        ["reprod dataset add imagenet /data/imagenet", "reprod dataset add tables ./csv --include '*.csv' '*.json'"],
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("path", metavar="PATH")
+    parser.add_argument("--include", metavar="P", nargs="+", action="extend", default=[], help="gitignore patterns")
+    parser.add_argument("--exclude", metavar="P", nargs="+", action="extend", default=[], help="they win over include")
+    parser.add_argument(
+        "--algorithm",
+        metavar="A",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="hashes besides sha256: md5, blake2b, ...",
+    )
+    parser = _command(
+        inner,
+        shared,
+        "remove",
+        "dataset:remove",
+        "stop watching a dataset; its history is kept",
+        ["reprod dataset remove x"],
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "--purge", action="store_true", help="delete its history too: no run's version can be shown any more"
+    )
+    parser = _command(
+        inner, shared, "list", "dataset:list_all", "list the registered datasets", ["reprod dataset list --json"]
+    )
+    _json_flag(parser)
+
+
+def _add_scan(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands,
+        shared,
+        "scan",
+        "scan:run",
+        "make the index equal to the files now, and wait for it",
+        ["reprod scan", "reprod scan imagenet --full"],
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?")
+    parser.add_argument("--full", action="store_true", help="read every file again, whatever its times say")
+    parser.add_argument(
+        "--accept-root", action="store_true", help="the root is on another file system, and that is right"
+    )
+    _json_flag(parser)
+    parser = _command(
+        commands,
+        shared,
+        "snapshot",
+        "snapshot:run",
+        "record what a dataset holds now, for a run if one is named",
+        ["reprod snapshot imagenet", "reprod snapshot imagenet --run 0a1b2c3d4e5f"],
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--run", metavar="RUN_ID", dest="run_id", help="deliver it to this MLflow run")
+    _json_flag(parser)
+
+
+def _add_history(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands,
+        shared,
+        "log",
+        "history:log",
+        "list the versions of a dataset, the newest first",
+        ["reprod log imagenet"],
+    )
+    parser.add_argument("name", metavar="NAME")
+    _json_flag(parser)
+    parser = _command(
+        commands,
+        shared,
+        "diff",
+        "history:diff",
+        "compare two states; exit 1 if they differ",
+        ["reprod diff imagenet", "reprod diff imagenet@40 imagenet@41", "reprod diff run:0a1b2c run:4d5e6f"],
+    )
+    parser.add_argument("a", metavar="A", help="NAME (the last version that a run used), NAME@N or run:ID")
+    parser.add_argument("b", metavar="B", nargs="?", help="the same forms; left out: the files now")
+    _json_flag(parser)
+
+
+def _add_verify(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands,
+        shared,
+        "verify",
+        "verify:run",
+        "check the files against a version; reads every byte unless told otherwise",
+        ["reprod verify imagenet", "reprod verify run:0a1b2c", "reprod verify imagenet@41 train/n01 --quick"],
+    )
+    parser.add_argument("ref", metavar="REF", help="NAME (the newest version), NAME@N or run:ID")
+    parser.add_argument("path", metavar="PATH", nargs="?", help="only this file or folder, relative to the root")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--quick", action="store_const", const="quick", dest="mode", help="compare sizes and times only")
+    mode.add_argument("--full", action="store_const", const="full", dest="mode", help="read every byte (the default)")
+    parser.set_defaults(mode="full")
+    _json_flag(parser)
+
+
+def _add_demo(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands, shared, "demo", "demo:run", "show all of it on a real model and real files", ["reprod demo --keep"]
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the server and the daemon up at the end")
+    parser.add_argument("--port", metavar="N", type=int, default=None, help="port of the demo's MLflow server")

@@ -1,0 +1,59 @@
+"""The configuration: what it may say (values), how it is read (parse), where it is (places), how it is changed (edit).
+
+Names are loaded on first use: the command line needs ``places`` in milliseconds and the parser only sometimes.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reprod.config.edit import DEFAULT_EXCLUDE, add_dataset, nested_in, remove_dataset
+    from reprod.config.parse import load
+    from reprod.config.places import config_file, listen_path, socket_candidates, state_dir
+    from reprod.config.values import (
+        Config,
+        DatasetConfig,
+        EnvironmentConfig,
+        Misconfigured,
+        MlflowConfig,
+        ScanConfig,
+        WatchConfig,
+    )
+
+__all__ = [
+    "DEFAULT_EXCLUDE",
+    "Config",
+    "DatasetConfig",
+    "EnvironmentConfig",
+    "Misconfigured",
+    "MlflowConfig",
+    "ScanConfig",
+    "WatchConfig",
+    "add_dataset",
+    "config_file",
+    "listen_path",
+    "load",
+    "nested_in",
+    "remove_dataset",
+    "socket_candidates",
+    "state_dir",
+]
+
+_HOME = {
+    "DEFAULT_EXCLUDE": "edit",
+    "add_dataset": "edit",
+    "nested_in": "edit",
+    "remove_dataset": "edit",
+    "load": "parse",
+    "config_file": "places",
+    "listen_path": "places",
+    "socket_candidates": "places",
+    "state_dir": "places",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'reprod.config' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"reprod.config.{_HOME.get(name, 'values')}"), name)

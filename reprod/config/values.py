@@ -1,0 +1,92 @@
+"""What the configuration says, as plain frozen values; their defaults are those that config/reprod.toml documents.
+
+Only keys that work today exist. Seconds are floats on the monotonic clock unless a key says otherwise; paths of
+datasets are absolute text as the user wrote them (a symlink stays a symlink).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Backend = Literal["auto", "watchfiles", "poll"]
+SymlinkPolicy = Literal["record", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowConfig:
+    """The tracking server and how runs are noticed.
+
+    ``tracking_uri`` is resolved: "" (none), "local" (the daemon supervises one), or an http, https or absolute sqlite
+    URI. ``clock_slack_seconds`` is how far the clock of another machine may be off.
+    """
+
+    tracking_uri: str = ""
+    poll_seconds: float = 10.0
+    max_inline_files: int = 1000
+    clock_slack_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentConfig:
+    """The timer that samples environments: the host, and each prefix in ``interpreters`` (by reading its files)."""
+
+    interval_seconds: float = 900.0
+    interpreters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WatchConfig:
+    """How changes are noticed, and how often a full walk looks for what the watch missed."""
+
+    backend: Backend = "auto"
+    reconcile_seconds: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScanConfig:
+    """How files are hashed; ``workers`` = 0 means as many as help."""
+
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetConfig:
+    """One registered dataset; ``file`` is its datasets.d file, None for one made in code."""
+
+    name: str
+    path: str
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    algorithms: tuple[str, ...] = ("sha256",)
+    symlinks: SymlinkPolicy = "record"
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """A datasets.d file that cannot be used: this dataset alone is disabled, and this says why."""
+
+    name: str
+    file: Path
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that was read at one moment.
+
+    ``file`` is the reprod.toml (it need not exist), ``folder`` the datasets.d beside it, ``socket`` where a daemon
+    listens. ``datasets`` and ``misconfigured`` are sorted by name.
+    """
+
+    mlflow: MlflowConfig
+    environment: EnvironmentConfig
+    watch: WatchConfig
+    scan: ScanConfig
+    datasets: tuple[DatasetConfig, ...]
+    misconfigured: tuple[Misconfigured, ...]
+    file: Path | None
+    folder: Path
+    state_dir: Path
+    socket: Path

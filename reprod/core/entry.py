@@ -1,0 +1,83 @@
+"""The two identities of an entry, which are never mixed.
+
+``Content`` is what is there: kind, size and digest. ``Fingerprint`` is its stat, and only tells whether reading again
+can be skipped; it is compared by inequality, never by ``>``. Times are integer nanoseconds since the epoch.
+"""
+
+import os
+import stat
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Kind(IntEnum):
+    """What an entry is. The numbers are stored."""
+
+    ABSENT = 0
+    FILE = 1
+    LINK = 2
+    SPECIAL = 3  # FIFO, socket, device: listed, never opened, never in the set
+
+
+class Problem(IntEnum):
+    """Why an entry has no digest. The numbers are stored; a version with one of these has no digest either."""
+
+    UNREADABLE = 1
+    UNSTABLE = 2
+
+    @property
+    def word(self) -> str:
+        """The word for it in JSON and on screens."""
+        return self.name.lower()
+
+
+class Fingerprint(NamedTuple):
+    """Stat identity. Equal: need not be read again. It never means: same content elsewhere."""
+
+    mode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, st: os.stat_result) -> "Fingerprint":
+        """Return the fingerprint in a stat result."""
+        return cls(st.st_mode, st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino)
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of what was stat'ed (directories are not entries and count as special here)."""
+        if stat.S_ISREG(self.mode):
+            return Kind.FILE
+        return Kind.LINK if stat.S_ISLNK(self.mode) else Kind.SPECIAL
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Content identity: what a version says about one path.
+
+    ``sha256`` is None when there is a problem and for special files. ``more`` holds further digests by algorithm.
+    """
+
+    kind: Kind
+    size: int
+    sha256: bytes | None = None
+    problem: Problem | None = None
+    more: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A path (raw bytes, relative to the root) with its content, and the metadata that is never part of a digest."""
+
+    path: bytes
+    content: Content
+    mtime_ns: int = 0
+    mode: int = 0
+
+
+def display(path: bytes) -> str:
+    """Return a path as text that any JSON reader takes: bytes that are not UTF-8 become ``\\xNN``."""
+    return path.decode("utf-8", "backslashreplace")

@@ -1,0 +1,1 @@
+"""One anyio task group that calls the verbs early: hints, timers, runs, control socket."""

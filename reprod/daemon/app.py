@@ -1,0 +1,250 @@
+"""The daemon: one task group that holds everything, started in order and ended within two seconds.
+
+Start: lock, registry, tracking, control socket, datasets (each arms its watch before its first walk), loops, READY.
+A dataset that crashes is started again by itself; an exception anywhere else ends the process, and systemd starts it
+again (law 7). Nothing here is clever: every piece is a class with a ``run``.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from reprod import log as logs
+from reprod.config import Config, DatasetConfig, load
+from reprod.core.run import Payload
+from reprod.daemon import systemd
+from reprod.daemon.control import Control
+from reprod.daemon.courier import Courier
+from reprod.daemon.lock import locked
+from reprod.daemon.reload import reload
+from reprod.daemon.sampler import Sampler
+from reprod.daemon.tracking import Tracking
+from reprod.daemon.trigger import Trigger
+from reprod.daemon.work import DatasetWork
+from reprod.errors import ConfigError, NotFoundError, ReprodError, TrackingError
+from reprod.sinks.protocol import SinkError
+from reprod.store import files, outbox, registry
+
+#: A thread that hangs in the kernel (a dead mount) must not keep the process: everything worth keeping is committed.
+STOP_DEADLINE_S = 1.8
+CLOCK_CHECK_S = 5.0
+CLOCK_STEP_NS = 15_000_000  # slewing moves a clock by at most 2.5 ms in five seconds; beyond, it was set
+CRASH_WAIT_S = 5.0
+
+
+def run(config_file: str | None = None) -> int:
+    """Run the daemon until SIGTERM or SIGINT; returns 0.
+
+    :raises ConfigError: reprod.toml is wrong. :raises AlreadyRunningError: another daemon holds the state directory.
+    """
+    logs.configure()
+    config = load(config_file)
+    with locked(config.state_dir):
+        opened = files.open_registry(config.state_dir)
+        try:
+            daemon = Daemon(config, config_file, opened)
+            anyio.run(daemon.main)
+        finally:
+            opened.db.close()
+    return 0
+
+
+class Daemon:
+    """What the pieces share. Attributes are theirs to read; each piece changes only its own."""
+
+    def __init__(self, config: Config, config_file: str | None, opened: files.Opened) -> None:
+        self.config = config
+        self.config_file = config_file
+        self.log: Any = logs.get_logger()
+        self.records = opened.db
+        self.registry_set_aside = opened.set_aside
+        self.pid = os.getpid()
+        self.started_ns = time.time_ns()
+        self.works: dict[str, DatasetWork] = {}
+        self.scratch = config.state_dir / "scratch"
+        self.tracking = Tracking(config, self.log)
+        self.trigger = Trigger(self)
+        self.courier = Courier(self)
+        self.sampler = Sampler(self)
+        self._scopes: dict[str, anyio.CancelScope] = {}
+        self._ended: dict[str, anyio.Event] = {}
+        self._group: TaskGroup | None = None
+
+    async def main(self) -> None:
+        """Run until told to stop."""
+        _empty(self.scratch)
+        if self.registry_set_aside is not None:
+            self.log.error("registry.rebuilt", set_aside=str(self.registry_set_aside))
+        async with anyio.create_task_group() as group:
+            self._group = group
+            await group.start(self._obey_signals, name="signals")
+            await group.start(Control(self).run, name="control")
+            await group.start(self.tracking.run, name="tracking")
+            for dataset in self.config.datasets:
+                await self.add(dataset)
+            self.say_disabled()
+            group.start_soon(self.trigger.run, name="trigger")
+            group.start_soon(self.courier.run, name="courier")
+            group.start_soon(self.sampler.run, name="sampler")
+            group.start_soon(self._watch_clock, name="clock")
+            group.start_soon(self._pet_watchdog, name="watchdog")
+            self.log.info(
+                "daemon.started",
+                pid=self.pid,
+                socket=str(self.config.socket),
+                datasets=len(self.works),
+                tracking=self.tracking.key or None,
+            )
+            systemd.notify(READY=1, STATUS=f"watching {len(self.works)} datasets")
+        self.log.info("daemon.stopped", uptime_s=round((time.time_ns() - self.started_ns) / 1e9, 1))
+
+    # --- datasets ----------------------------------------------------------------------------------------------------
+
+    async def add(self, dataset: DatasetConfig) -> None:
+        """Take a dataset in: watch it, walk it, keep it up to date."""
+        work = DatasetWork(dataset, self.config, self.records, self.log, self._note_whole)
+        self.works[dataset.name] = work
+        scope = self._scopes[dataset.name] = anyio.CancelScope()
+        self._ended[dataset.name] = anyio.Event()
+        if self._group is not None:
+            await self._group.start(partial(self._keep_working, work, scope), name=f"dataset {dataset.name}")
+        self.log.info("dataset.added", dataset=dataset.name, path=dataset.path, watch=work.watch.mode)
+
+    async def remove(self, name: str) -> None:
+        """Let a dataset go; its history stays. Returns when its work has ended, so that its file can be opened anew."""
+        self._scopes.pop(name).cancel()
+        work = self.works.pop(name)
+        await self._ended.pop(name).wait()
+        work.answer_all(ReprodError(f"{name} was removed", hint="reprod dataset list"))
+        now = time.time_ns()
+        await to_thread.run_sync(lambda: self.records.write(lambda c: registry.remove(c, name, now)))
+        self.log.info("dataset.removed", dataset=name)
+
+    async def _keep_working(
+        self, work: DatasetWork, scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]
+    ) -> None:
+        """Run a dataset's work; should it crash, start it again and leave the others alone (law 7)."""
+        ended = self._ended[work.dataset.name]
+        task_status.started()
+        try:
+            with scope:
+                while True:
+                    try:
+                        await work.run()
+                    except* Exception as crash:  # noqa: BLE001 - the border of one dataset
+                        self.log.error("dataset.crashed", dataset=work.dataset.name, error=repr(crash.exceptions[0]))
+                        work.crash(crash.exceptions[0])
+                    await anyio.sleep(CRASH_WAIT_S)
+        finally:
+            ended.set()
+
+    def _note_whole(self) -> None:
+        """A dataset has a complete version again: runs that were recorded as incomplete may be provable now."""
+        self.records.write(outbox.hurry_incomplete)
+        self.trigger.ring()
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the configuration again; see ``daemon.reload``."""
+        systemd.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+        try:
+            return await reload(self)
+        finally:
+            systemd.notify(READY=1, STATUS=f"watching {len(self.works)} datasets")
+
+    def say_disabled(self) -> None:
+        """Log the datasets whose files are wrong."""
+        for bad in self.config.misconfigured:
+            self.log.error("config.dataset_disabled", dataset=bad.name, error=bad.message, hint=bad.hint)
+
+    # --- runs --------------------------------------------------------------------------------------------------------
+
+    def postpone(self, row: outbox.Delivery, error: ReprodError) -> None:
+        """Put a row back with back-off. Blocking; call from a thread."""
+        self.records.write(lambda c: outbox.postpone(c, row.id, error.message, time.time_ns()))
+        self.log.warning(
+            "delivery.postponed", run_id=row.run_id, error=error.message, detail=getattr(error, "detail", "") or None
+        )
+
+    async def tag(self, run_id: str, dataset: str) -> None:
+        """Set ``reprod.dataset`` on a run, so that it is noticed as any other."""
+        if self.tracking.state == "none":
+            raise TrackingError("no tracking server is configured", hint="set tracking_uri in reprod.toml")
+        try:
+            await to_thread.run_sync(self._tag, run_id, dataset)
+        except SinkError as error:
+            if error.kind == "gone":
+                raise NotFoundError(f"there is no run {run_id}", hint="is it on another tracking server?") from error
+            raise
+        self.trigger.ring()
+
+    def _tag(self, run_id: str, dataset: str) -> None:
+        if self.tracking.child.runs([run_id]).missing:
+            raise NotFoundError(f"there is no run {run_id} on {self.tracking.uri}", hint="give the whole run id")
+        self.tracking.child.deliver(Payload(run_id, None, 0, tags={"reprod.dataset": dataset}))
+
+    # --- loops -------------------------------------------------------------------------------------------------------
+
+    async def _obey_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    self._stop()
+                    return
+                with suppress(ConfigError):  # it is in the log, and the old configuration stays
+                    await self.reload()
+
+    def _stop(self) -> None:
+        """End everything: cancel, cut the calls to MLflow short, and leave at the deadline whatever hangs."""
+        systemd.notify(STOPPING=1)
+        deadline = threading.Timer(STOP_DEADLINE_S, _leave)
+        deadline.daemon = True
+        deadline.start()
+        threading.Thread(target=self.tracking.kill, name="kill", daemon=True).start()
+        if self._group is not None:
+            self._group.cancel_scope.cancel()
+
+    async def _watch_clock(self) -> None:
+        """Notice when the wall clock was set: then times before and after cannot be compared."""
+        offset = _clock_offset_ns()
+        while True:
+            await anyio.sleep(CLOCK_CHECK_S)
+            now = _clock_offset_ns()
+            moved, offset = now - offset, now
+            if abs(moved) > CLOCK_STEP_NS:
+                after = time.time_ns()
+                self.log.warning("clock.stepped", by_ms=round(moved / 1e6, 1))
+                for work in list(self.works.values()):
+                    await to_thread.run_sync(work.note_step, after - moved, after, int(CLOCK_CHECK_S * 1e9))
+
+    async def _pet_watchdog(self) -> None:
+        interval = systemd.watchdog_interval_s()
+        while interval is not None:
+            systemd.notify(WATCHDOG=1)
+            await anyio.sleep(interval)
+
+
+def _clock_offset_ns() -> int:
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def _leave() -> None:
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a killed daemon left of deliveries under way; they are made anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,0 +1,172 @@
+"""Deliver what is owed: one row after the other through the MLflow child, with back-off, for ever.
+
+A server that is down or hung costs nothing but waiting: rows stay in the outbox, the child is killed at its time-out,
+and nothing else in the daemon notices. Runs that were captured while they trained get their params when they have
+ended.
+"""
+
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+from anyio import to_thread
+
+from reprod.core.run import ENDED, Payload
+from reprod.core.snapshot import Snapshot
+from reprod.errors import DamagedError, NotFoundError, ReprodError
+from reprod.ops.deliver import deliver, deliver_params
+from reprod.sinks.protocol import RETRIED, SinkError
+from reprod.store import files, outbox
+from reprod.store.connection import Database
+
+if TYPE_CHECKING:
+    from reprod.daemon.app import Daemon
+
+IDLE_S = 30.0
+STATUS_CHUNK = 100  # runs asked about in one call
+
+
+class Courier:
+    """Empties the outbox."""
+
+    def __init__(self, daemon: "Daemon") -> None:
+        self._daemon = daemon
+        self._bell = anyio.Event()
+        self._next_look_s = 0.0
+
+    def ring(self) -> None:
+        """Something became due."""
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        tracking = self._daemon.tracking
+        while True:
+            self._bell = anyio.Event()
+            wait_s = IDLE_S
+            if tracking.state != "none":
+                await tracking.ready.wait()
+                await self._deliver_due()
+                await self._finish_ended()
+                wait_s = await self._seconds_to_next()
+            with anyio.move_on_after(wait_s):
+                await self._bell.wait()
+
+    async def _seconds_to_next(self) -> float:
+        due = await to_thread.run_sync(lambda: self._daemon.records.read(outbox.next_due_ns))
+        left = (due - time.time_ns()) / 1e9 if due is not None else IDLE_S
+        return max(0.05, min(left, IDLE_S, self._next_look_s - anyio.current_time()))
+
+    async def _deliver_due(self) -> None:
+        while True:
+            rows = await to_thread.run_sync(self._due)
+            for row in rows:
+                if not await self._deliver(row):
+                    return
+            if not rows:
+                return
+
+    def _due(self) -> list[outbox.Delivery]:
+        key, now = self._daemon.tracking.key, time.time_ns()
+        return self._daemon.records.read(lambda c: outbox.due(c, key, "waiting", now))
+
+    async def _deliver(self, row: outbox.Delivery) -> bool:
+        """Deliver one row; False when the server does not answer, so that the rest need not try."""
+        daemon = self._daemon
+        try:
+            done = await to_thread.run_sync(self._write, row, abandon_on_cancel=True)
+        except SinkError as error:
+            await to_thread.run_sync(self._take_error, row, error)
+            return error.kind not in {"unreachable", "stopped"}
+        except (NotFoundError, DamagedError) as error:
+            daemon.log.error("delivery.version_lost", run_id=row.run_id, error=error.message)
+            await to_thread.run_sync(lambda: daemon.records.write(lambda c: outbox.republish(c, row.id)))
+            daemon.trigger.ring()
+            return True
+        except ReprodError as error:
+            await to_thread.run_sync(daemon.postpone, row, error)
+            return True
+        state, ended, renamed = done
+        daemon.log.info("run.captured", run_id=row.run_id, state=state, params_written=ended, renamed=renamed or None)
+        return True
+
+    def _write(self, row: outbox.Delivery) -> tuple[str, bool, tuple[str, ...]]:
+        daemon = self._daemon
+        result = deliver(
+            daemon.records,
+            row,
+            daemon.tracking.child,
+            self._open_dataset,
+            daemon.scratch,
+            max_inline_files=daemon.config.mlflow.max_inline_files,
+        )
+        snapshot = msgspec.json.decode(row.snapshot or b"", type=Snapshot)
+        now = time.time_ns()
+
+        def settle(c: files.Connection) -> None:
+            outbox.delivered(c, row.id, result.state, ended=result.ended, now_ns=now)
+            if any(d.retry for d in snapshot.datasets):
+                outbox.look_again(c, row.id, now + 30_000_000_000)
+
+        daemon.records.write(settle)
+        return result.state, result.ended, result.renamed
+
+    def _open_dataset(self, name: str) -> Database:
+        return files.open_dataset_readonly(self._daemon.config.state_dir, name)[0]
+
+    def _take_error(self, row: outbox.Delivery, error: SinkError) -> None:
+        daemon, now = self._daemon, time.time_ns()
+        if error.kind == "gone":
+            self._forget(row)
+            return
+        if error.kind in RETRIED:
+            daemon.postpone(row, error)
+            return
+        self._mark_failed(row, error)
+        daemon.records.write(lambda c: outbox.failed(c, row.id, error.message, now))
+        daemon.log.error("run.failed", run_id=row.run_id, error=error.message, hint=error.hint)
+
+    def _mark_failed(self, row: outbox.Delivery, error: SinkError) -> None:
+        """Say on the run that a person must act; if even that is refused, ``status`` still says it."""
+        try:
+            self._daemon.tracking.child.deliver(
+                Payload(row.run_id, "failed", time.time_ns() // 1_000_000, tags={"reprod.error": error.message[:1000]})
+            )
+        except SinkError:
+            pass
+
+    async def _finish_ended(self) -> None:
+        """Write the params of runs that have ended since they were captured; asked once a poll interval."""
+        daemon = self._daemon
+        if anyio.current_time() < self._next_look_s:
+            return
+        self._next_look_s = anyio.current_time() + daemon.config.mlflow.poll_seconds
+        try:
+            await to_thread.run_sync(self._finish, abandon_on_cancel=True)
+        except SinkError as error:
+            if error.kind == "bug":
+                daemon.log.error("delivery.params_failed", error=error.message, detail=error.detail)
+
+    def _finish(self) -> None:
+        daemon = self._daemon
+        rows = daemon.records.read(lambda c: outbox.ending(c, daemon.tracking.key))
+        for i in range(0, len(rows), STATUS_CHUNK):
+            chunk = {row.run_id: row for row in rows[i : i + STATUS_CHUNK]}
+            now = daemon.tracking.child.runs(list(chunk))
+            for run_id in now.missing:
+                self._forget(chunk[run_id])
+            for found in now.runs:
+                row = chunk.get(found.run.run_id)
+                if row is not None and found.run.status in ENDED:
+                    deliver_params(daemon.records, row, daemon.tracking.child)
+                    self._settle(row)
+                    daemon.log.info("run.finished", run_id=row.run_id, status=found.run.status)
+
+    def _settle(self, row: outbox.Delivery) -> None:
+        self._daemon.records.write(lambda c: outbox.ended(c, row.id))
+
+    def _forget(self, row: outbox.Delivery) -> None:
+        now = time.time_ns()
+        self._daemon.records.write(lambda c: outbox.gone(c, row.id, now))
+        self._daemon.log.info("run.deleted", run_id=row.run_id)

@@ -1,0 +1,242 @@
+"""What can be asked over the control socket: one coroutine a method, and who may call it.
+
+A method takes the daemon, its parameters, who calls, and a function for progress notifications; it returns the result's
+object. Parameters come from outside: what is missing or of a wrong type is the caller's error, never the daemon's.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import anyio
+from anyio import to_thread
+
+import reprod
+from reprod.capture.process import boot_id, is_alive
+from reprod.core import digest
+from reprod.core.binding import Assurance
+from reprod.core.entry import display
+from reprod.core.environment import ProcessContext, convert, encode
+from reprod.core.manifest import rfc3339
+from reprod.core.run import dataset_names
+from reprod.daemon.status import progress, status
+from reprod.daemon.work import DatasetWork, Request
+from reprod.errors import IncompleteError, NotFoundError, StateError, UsageError, did_you_mean
+from reprod.store import snapshots
+
+if TYPE_CHECKING:
+    from reprod.daemon.app import Daemon
+
+PROTOCOL = 1
+PROGRESS_S = 0.2
+SHOWN_PROBLEMS = 100
+
+Notify = Callable[[dict[str, Any]], Awaitable[None]]
+Needs = Literal["any", "read", "change"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is at the other end, as the kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+async def hello(daemon: "Daemon", _params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
+    """Who answers, and where it reads its configuration."""
+    config = daemon.config
+    return {
+        "protocol": PROTOCOL,
+        "version": reprod.__version__,
+        "pid": daemon.pid,
+        "config": str(config.file) if config.file else None,
+        "folder": str(config.folder),
+        "state": str(config.state_dir),
+    }
+
+
+async def show_status(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
+    """The status document."""
+    name = params.get("name")
+    if name is not None:
+        known = [*daemon.works, *(m.name for m in daemon.config.misconfigured)]
+        if name not in known:
+            raise _unknown(str(name), known)
+    return await to_thread.run_sync(status, daemon, name)
+
+
+async def reload(daemon: "Daemon", _params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
+    """Read the configuration again; refused as a whole if reprod.toml is wrong."""
+    return await daemon.reload()
+
+
+async def scan(daemon: "Daemon", params: dict[str, Any], _caller: Caller, notify: Notify) -> dict[str, Any]:
+    """Walk one dataset or all, with progress."""
+    works = [_work(daemon, str(params["name"]))] if params.get("name") else list(daemon.works.values())
+    before = {w.dataset.name: w.report.version.seq if w.report else None for w in works}
+    requests: dict[str, Request] = {}
+
+    async def walk(work: DatasetWork) -> None:
+        requests[work.dataset.name] = await work.walked(
+            rehash=bool(params.get("full")), accept_root=bool(params.get("accept_root"))
+        )
+
+    async with anyio.create_task_group() as group:
+        for work in works:
+            group.start_soon(walk, work)
+        while len(requests) < len(works):
+            with anyio.move_on_after(PROGRESS_S):
+                await anyio.sleep_forever() if not works else await anyio.sleep(PROGRESS_S)
+            for work in works:
+                now = progress(work)
+                if now is not None and work.dataset.name not in requests:
+                    await notify({"dataset": work.dataset.name, **now})
+    for request in requests.values():
+        if request.error is not None and len(works) == 1:
+            raise request.error
+    return {"datasets": [_scanned(w, requests[w.dataset.name], before[w.dataset.name]) for w in works]}
+
+
+def _scanned(work: DatasetWork, request: Request, before: int | None) -> dict[str, Any]:
+    name, report = work.dataset.name, request.report
+    if report is None:
+        return {"name": name, "error": request.error.message if request.error else "it did not run", "complete": False}
+    version, counts = report.version, report.counts
+    changed = version.seq != before
+    return {
+        "name": name,
+        "version": version.seq,
+        "digest": digest.text(version.digest) if version.digest else None,
+        "complete": version.digest is not None,
+        "changed": changed,
+        "files": version.files,
+        "bytes": version.size,
+        "added": version.added if changed else 0,
+        "modified": version.modified if changed else 0,
+        "removed": version.removed if changed else 0,
+        "hashed_files": counts.hashed_files,
+        "hashed_bytes": counts.hashed_bytes,
+        "seconds": round(report.seconds, 3),
+        "problems": [{"path": display(p), "problem": kind.word} for p, kind in report.problems[:SHOWN_PROBLEMS]],
+        "problem_count": version.problems,
+    }
+
+
+async def snapshot(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
+    """Walk a dataset now and return its version; with ``run_id``, tag that run so that it is recorded."""
+    work = _work(daemon, str(params["name"]))
+    run_id = params.get("run_id")
+    request = await work.walked()
+    if request.error is not None:
+        raise request.error
+    if request.report is None:
+        raise IncompleteError(f"{work.dataset.name} was not walked", hint="reprod status")
+    if run_id is not None:
+        await daemon.tag(str(run_id), work.dataset.name)
+    version = request.report.version
+    assurance: Assurance = "walk"
+    return {
+        "name": work.dataset.name,
+        "version": version.seq,
+        "digest": digest.text(version.digest) if version.digest else None,
+        "complete": version.digest is not None,
+        "files": version.files,
+        "bytes": version.size,
+        "assurance": assurance,
+        "sealed_at": rfc3339(version.sealed_ns),
+        "run_id": run_id,
+        "delivery": "waiting" if run_id is not None else None,
+    }
+
+
+async def announce(daemon: "Daemon", params: dict[str, Any], caller: Caller, _notify: Notify) -> dict[str, Any]:
+    """A process says who it is and, perhaps, which run it tagged: look for that run now."""
+    context = _own_context(params, caller)
+    if context is not None and caller.pid == context.pid and is_alive(context):
+        now = time.time_ns()
+        await to_thread.run_sync(
+            lambda: daemon.records.write(lambda c: snapshots.announce(c, context.key, caller.uid, now))
+        )
+    names = dataset_names(str(params.get("dataset") or ""))
+    if names:
+        daemon.trigger.ring()
+    return {
+        "known": all(name in daemon.works for name in names),
+        "tracking_uri": daemon.tracking.uri or "",
+        "datasets": sorted(daemon.works),
+    }
+
+
+async def handover(daemon: "Daemon", params: dict[str, Any], caller: Caller, _notify: Notify) -> dict[str, Any]:
+    """A child of a training process hands over that process's environment."""
+    context = _own_context(params, caller)
+    if context is None:
+        raise UsageError("a handover needs the context of a process of this boot", hint="is this another container?")
+    environment = convert(params.get("environment"))
+    key = environment.digest()
+
+    def keep(c: snapshots.Connection) -> bool:
+        known = snapshots.handover(c, context.key)
+        if known is not None and known.uid != caller.uid:
+            return False
+        snapshots.keep_environment(c, key, encode(environment))
+        snapshots.hand_over(c, context.key, caller.uid, key, environment.taken_ns)
+        return True
+
+    if not await to_thread.run_sync(lambda: daemon.records.write(keep)):
+        raise StateError(f"process {context.pid} belongs to another user", hint="hand over your own processes only")
+    daemon.log.info("environment.handed_over", digest=key[:12], pid=context.pid, uid=caller.uid)
+    return {"digest": key}
+
+
+async def purge(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
+    """Delete the history of a dataset that is no longer registered."""
+    name = str(params["name"])
+    if name in daemon.works:
+        raise UsageError(f"{name} is still registered", hint=f"reprod dataset remove {name} --purge")
+    from reprod.ops.history import purge as purge_history
+
+    await to_thread.run_sync(purge_history, daemon.config.state_dir, name, daemon.records)
+    return {"purged": name}
+
+
+def _own_context(params: dict[str, Any], caller: Caller) -> ProcessContext | None:
+    """Return the context in a request if it is of this boot and, while that process lives, of the caller's user."""
+    import json
+    import os
+
+    context = ProcessContext.parse(json.dumps(params.get("context") or {}))
+    if context is None or context.boot_id != boot_id():
+        return None
+    try:
+        owner = os.stat(f"/proc/{context.pid}").st_uid if is_alive(context) else caller.uid
+    except OSError:
+        owner = caller.uid
+    return context if owner == caller.uid or caller.uid == 0 else None
+
+
+def _work(daemon: "Daemon", name: str) -> DatasetWork:
+    if name not in daemon.works:
+        raise _unknown(name, daemon.works)
+    return daemon.works[name]
+
+
+def _unknown(name: str, known: Any) -> NotFoundError:
+    return NotFoundError(
+        f"no dataset named {name!r}", hint=did_you_mean(name, known) or "reprod dataset add NAME PATH adds one"
+    )
+
+
+METHODS: dict[str, tuple[Needs, Callable[["Daemon", dict[str, Any], Caller, Notify], Awaitable[dict[str, Any]]]]] = {
+    "hello": ("read", hello),
+    "status": ("read", show_status),
+    "reload": ("change", reload),
+    "scan": ("change", scan),
+    "snapshot": ("change", snapshot),
+    "purge": ("change", purge),
+    "announce": ("any", announce),
+    "handover": ("any", handover),
+}

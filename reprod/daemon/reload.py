@@ -1,0 +1,66 @@
+"""Bring the running daemon in line with its configuration files, without a restart.
+
+A wrong reprod.toml changes nothing and is refused as a whole; a wrong datasets.d file disables that dataset alone. What
+only a restart can change is named and stays as it was.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from anyio import to_thread
+
+from reprod.config import Config, load, nested_in
+from reprod.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reprod.daemon.app import Daemon
+
+
+async def reload(daemon: "Daemon") -> dict[str, Any]:
+    """Read the files again and add, remove and change datasets. Returns what was done.
+
+    :raises ConfigError: reprod.toml is wrong; everything goes on as before.
+    """
+    try:
+        fresh = await to_thread.run_sync(load, daemon.config_file)
+    except ConfigError as error:
+        daemon.log.error("config.refused", error=error.message, hint=error.hint)
+        raise
+    old = daemon.config
+    fixed = {
+        "mlflow.tracking_uri": fresh.mlflow.tracking_uri == old.mlflow.tracking_uri,
+        "state directory": fresh.state_dir == old.state_dir,
+        "socket": fresh.socket == old.socket,
+    }
+    daemon.config = replace(
+        fresh,
+        state_dir=old.state_dir,
+        socket=old.socket,
+        mlflow=replace(fresh.mlflow, tracking_uri=old.mlflow.tracking_uri),
+    )
+    answer = await _align(daemon, old, daemon.config)
+    daemon.trigger.ring()
+    return {**answer, "restart_needed": [key for key, same in fixed.items() if not same]}
+
+
+async def _align(daemon: "Daemon", old: Config, new: Config) -> dict[str, Any]:
+    was, now = {d.name: d for d in old.datasets}, {d.name: d for d in new.datasets}
+    changed = {name for name in was.keys() & now.keys() if was[name] != now[name]}
+    if (old.watch, old.scan) != (new.watch, new.scan):
+        changed = was.keys() & now.keys()
+    for name in sorted((was.keys() - now.keys()) | changed):
+        await daemon.remove(name)
+    for name in sorted((now.keys() - was.keys()) | changed):
+        await daemon.add(now[name])
+    daemon.say_disabled()
+    answer: dict[str, Any] = {
+        "added": sorted(now.keys() - was.keys()),
+        "removed": sorted(was.keys() - now.keys()),
+        "changed": sorted(changed),
+    }
+    daemon.log.info("config.reloaded", **answer)
+    answer["misconfigured"] = [
+        {"name": m.name, "file": str(m.file), "message": m.message, "hint": m.hint} for m in new.misconfigured
+    ]
+    answer["nested"] = [list(pair) for pair in nested_in(new)]
+    return answer

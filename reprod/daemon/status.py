@@ -1,0 +1,216 @@
+"""What ``reprod status`` shows, as one JSON document, and the closed list of event names in the log."""
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+import reprod
+from reprod.core import digest
+from reprod.core.entry import Problem, display
+from reprod.core.manifest import rfc3339
+from reprod.daemon.work import DatasetWork
+from reprod.store import outbox
+
+if TYPE_CHECKING:
+    from reprod.daemon.app import Daemon
+
+SHOWN_PROBLEMS = 5
+
+#: Every event that the daemon logs. A name never changes its meaning.
+EVENTS = frozenset({
+    "clock.stepped",
+    "config.reloaded",
+    "config.refused",
+    "config.dataset_disabled",
+    "control.refused",
+    "daemon.started",
+    "daemon.stopped",
+    "dataset.added",
+    "dataset.change_unannounced",
+    "dataset.crashed",
+    "dataset.failed",
+    "dataset.rebuilt",
+    "dataset.refreshed",
+    "dataset.removed",
+    "delivery.params_failed",
+    "delivery.postponed",
+    "delivery.version_lost",
+    "environment.changed",
+    "environment.handed_over",
+    "environment.sample_failed",
+    "registry.rebuilt",
+    "run.captured",
+    "run.deleted",
+    "run.failed",
+    "run.finished",
+    "run.published",
+    "server.ended",
+    "server.failed",
+    "server.started",
+    "tracking.lost",
+    "tracking.poll_failed",
+    "tracking.recovered",
+    "watch.armed",
+    "watch.lost",
+    "watch.overflow",
+    "watch.polling",
+})  # fmt: skip
+
+
+def status(daemon: "Daemon", name: str | None = None) -> dict[str, Any]:
+    """Return the status document (schema ``reprod.status/1``), of all datasets or of one."""
+    now = time.time_ns()
+    counts = daemon.records.read(outbox.counts)
+    works = [w for w in daemon.works.values() if name in {None, w.dataset.name}]
+    datasets = [_dataset(work) for work in works]
+    datasets += [
+        _misconfigured(m.name, m.message, m.hint) for m in daemon.config.misconfigured if name in {None, m.name}
+    ]
+    return {
+        "schema": "reprod.status/1",
+        "live": True,
+        "version": reprod.__version__,
+        "pid": os.getpid(),
+        "started_at": rfc3339(daemon.started_ns),
+        "uptime_seconds": round((now - daemon.started_ns) / 1e9, 3),
+        "rss_bytes": psutil.Process().memory_info().rss,
+        "config": str(daemon.config.file) if daemon.config.file else None,
+        "state": str(daemon.config.state_dir),
+        "socket": str(daemon.config.socket),
+        "tracking": daemon.tracking.document(),
+        "runs": {
+            "waiting": counts.waiting,
+            "incomplete": counts.incomplete,
+            "failed": counts.failed,
+            "oldest_waiting_seconds": round((now - counts.oldest_ns) / 1e9, 3) if counts.oldest_ns else None,
+        },
+        "datasets": sorted(datasets, key=lambda d: str(d["name"])),
+        "environment": {
+            "digest": daemon.sampler.host_digest,
+            "taken_at": rfc3339(daemon.sampler.last_ns) if daemon.sampler.last_ns else None,
+            "interpreters": len(daemon.config.environment.interpreters),
+        },
+        "attention": _attention(daemon, datasets, counts),
+    }
+
+
+def _dataset(work: DatasetWork) -> dict[str, Any]:
+    report = work.report
+    version = report.version if report else None
+    problems = report.problems if report else ()
+    return {
+        "name": work.dataset.name,
+        "path": work.dataset.path,
+        "state": work.state,
+        "reason": work.error.message if work.error else None,
+        "hint": work.error.hint if work.error else None,
+        "watch": work.watch.mode,
+        "watch_reason": work.watch.reason,
+        "files": version.files if version else None,
+        "bytes": version.size if version else None,
+        "version": version.seq if version else None,
+        "digest": digest.text(version.digest) if version and version.digest else None,
+        "complete": version.digest is not None if version else None,
+        "last_change_at": rfc3339(work.last_change_ns) if work.last_change_ns else None,
+        "confirmed_at": rfc3339(work.confirmed_ns) if work.confirmed_ns else None,
+        "progress": progress(work),
+        "problems": [_problem(path, problem) for path, problem in problems[:SHOWN_PROBLEMS]],
+        "problem_count": version.problems if version else 0,
+        "unannounced_changes": work.unannounced,
+    }
+
+
+def progress(work: DatasetWork) -> dict[str, Any] | None:
+    """Return how far the refresh under way is; the total is what the last version held."""
+    counts, report = work.progress, work.report
+    if counts is None:
+        return None
+    total = report.version.files if report else None
+    elapsed = max(0.001, work.elapsed_s())
+    left = None
+    if total and counts.files:
+        left = max(0.0, elapsed * (total - counts.files) / counts.files)
+    return {
+        "phase": "hashing" if counts.hashed_files else "walking",
+        "files": counts.files,
+        "bytes": counts.bytes,
+        "total_files": total,
+        "total_bytes": report.version.size if report else None,
+        "percent": round(min(100.0, 100 * counts.files / total), 1) if total else None,
+        "seconds_left": round(left, 1) if left is not None else None,
+    }
+
+
+def _problem(path: bytes, problem: Problem) -> dict[str, str]:
+    return {"path": display(path), "problem": problem.word}
+
+
+def _misconfigured(name: str, message: str, hint: str) -> dict[str, Any]:
+    empty = dict.fromkeys(
+        ("path", "watch_reason", "files", "bytes", "version", "digest", "complete", "last_change_at", "confirmed_at")
+    )
+    return {
+        "name": name,
+        **empty,
+        "state": "misconfigured",
+        "reason": message,
+        "hint": hint,
+        "watch": "none",
+        "progress": None,
+        "problems": [],
+        "problem_count": 0,
+        "unannounced_changes": 0,
+    }
+
+
+def _attention(daemon: "Daemon", datasets: list[dict[str, Any]], counts: outbox.Counts) -> list[dict[str, str]]:
+    """Return what a person should act on, each with what to do."""
+    needs = _tracking_needs(daemon, counts)
+    if daemon.registry_set_aside is not None:
+        lost = f"the registry was damaged and rebuilt; the old one is {daemon.registry_set_aside}"
+        needs.append(_need(lost, "runs that waited in it are found again by polling; look at the file, then remove it"))
+    needs += [
+        _need(
+            f"the database of {work.dataset.name} was damaged and rebuilt; the old one is {work.set_aside}",
+            "versions from before cannot be proven any more; look at the file, then remove it",
+        )
+        for work in daemon.works.values()
+        if work.set_aside is not None
+    ]
+    for shown in datasets:
+        needs += _dataset_needs(shown)
+    return needs
+
+
+def _tracking_needs(daemon: "Daemon", counts: outbox.Counts) -> list[dict[str, str]]:
+    needs = []
+    if daemon.tracking.state == "none":
+        cure = 'set tracking_uri in reprod.toml, or MLFLOW_TRACKING_URI; "local" starts one'
+        needs.append(_need("no tracking server: tagged runs are not noticed", cure))
+    elif daemon.tracking.state == "unreachable":
+        lost = f"the tracking server does not answer: {daemon.tracking.error}"
+        needs.append(_need(lost, f"{counts.waiting} runs wait; they are delivered when it is back"))
+    if counts.failed:
+        needs.append(_need(f"{counts.failed} runs could not be recorded", "see reprod.error on them, and the log"))
+    return needs
+
+
+def _dataset_needs(shown: dict[str, Any]) -> list[dict[str, str]]:
+    name, problems = shown["name"], shown["problems"]
+    if shown["state"] in {"unavailable", "failed", "misconfigured"}:
+        return [_need(f"{name}: {shown['reason']}", str(shown["hint"] or ""))]
+    needs = []
+    if shown["state"] == "incomplete":
+        first = f"first: {problems[0]['path']} ({problems[0]['problem']})" if problems else f"reprod scan {name}"
+        count = shown["problem_count"]
+        needs.append(_need(f"{name}: {count} entries cannot be read or keep changing: no digest", first))
+    reason = str(shown["watch_reason"] or "")
+    if shown["watch"] == "poll" and not reason.startswith("configured"):
+        needs.append(_need(f"{name} is polled, not watched: {reason}", "changes are found by walking"))
+    return needs
+
+
+def _need(what: str, hint: str) -> dict[str, str]:
+    return {"what": what, "hint": hint}

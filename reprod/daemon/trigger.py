@@ -1,0 +1,166 @@
+"""Notice tagged runs, and turn each into a snapshot that is owed to it.
+
+The poll is the only complete source (MLflow moves no time stamp when a tag is set, and has no webhook for runs); a
+doorbell from the socket makes it immediate. A run of a name that this daemon does not have is left alone. Publishing is
+one task a run: they wait together for one walk.
+"""
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+from anyio import to_thread
+
+from reprod.capture.process import boot_id
+from reprod.core.environment import ProcessContext
+from reprod.core.run import PendingRun, dataset_names
+from reprod.errors import ReprodError
+from reprod.ops.publish import Walked, publish, slack_ns
+from reprod.sinks.protocol import SinkError
+from reprod.store import outbox, snapshots
+
+if TYPE_CHECKING:
+    from reprod.daemon.app import Daemon
+
+PAGE_SIZE = 1000
+LONGEST_POLL_S = 300.0
+HANDOVER_WAIT_S = 5.0  # a record of 1,000 packages and a large repository takes a second or two
+LOOK_AGAIN_S = 30.0  # an incomplete run, when nothing else says that its dataset changed
+KEEP_LOOKING_S = 7 * 86_400.0
+
+
+class Trigger:
+    """Polls the tracking server and publishes what it finds."""
+
+    def __init__(self, daemon: "Daemon") -> None:
+        self._daemon = daemon
+        self._bell = anyio.Event()
+        self._publishing: set[int] = set()
+
+    def ring(self) -> None:
+        """Poll now."""
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Poll until cancelled, with jitter; slower while the server does not answer."""
+        daemon = self._daemon
+        wait_s = daemon.config.mlflow.poll_seconds
+        async with anyio.create_task_group() as group:
+            while True:
+                self._bell = anyio.Event()
+                await self._publish_due(group)
+                if daemon.tracking.state == "none":
+                    wait_s = LONGEST_POLL_S
+                else:
+                    await daemon.tracking.ready.wait()
+                    wait_s = await self._poll(wait_s)
+                    await self._publish_due(group)
+                with anyio.move_on_after(wait_s * random.uniform(0.9, 1.1)):  # noqa: S311 - jitter, not a secret
+                    await self._bell.wait()
+
+    async def _poll(self, wait_s: float) -> float:
+        """Ask for tagged runs and take in those of our datasets; return how long to wait until the next poll."""
+        daemon, tracking = self._daemon, self._daemon.tracking
+        try:
+            pending = await to_thread.run_sync(
+                lambda: tracking.child.poll(page_size=PAGE_SIZE, handled=()), abandon_on_cancel=True
+            )
+        except SinkError as error:
+            tracking.note(error)
+            if error.kind == "bug":
+                daemon.log.error("tracking.poll_failed", error=error.message, detail=error.detail)
+            return min(2 * wait_s, LONGEST_POLL_S)
+        if tracking.note(None):
+            await to_thread.run_sync(lambda: daemon.records.write(outbox.hurry))
+            daemon.courier.ring()
+        known = set(daemon.works)
+        ours = [run for run in pending if known.intersection(dataset_names(run.dataset))]
+        if ours:
+            await to_thread.run_sync(self._take_in, ours)
+        return float(daemon.config.mlflow.poll_seconds)
+
+    def _take_in(self, runs: list[PendingRun]) -> None:
+        key, now = self._daemon.tracking.key, time.time_ns()
+        rows = [(run.run_id, run.dataset, msgspec.json.encode(run)) for run in runs]
+        self._daemon.records.write(
+            lambda c: [outbox.notice(c, key, run_id, dataset, row, now) for run_id, dataset, row in rows]
+        )
+
+    async def _publish_due(self, group: anyio.abc.TaskGroup) -> None:
+        """Start a task for each run that is due; those under way are left alone."""
+        records, key, now = self._daemon.records, self._daemon.tracking.key, time.time_ns()
+        noticed = await to_thread.run_sync(
+            lambda: records.read(lambda c: outbox.due(c, key, "noticed", now, 1000) + outbox.due_again(c, key, now))
+        )
+        for delivery in noticed:
+            if delivery.id not in self._publishing:
+                self._publishing.add(delivery.id)
+                group.start_soon(self._publish, delivery, name=f"publish {delivery.run_id}")
+
+    async def _publish(self, delivery: outbox.Delivery) -> None:
+        daemon = self._daemon
+        try:
+            run = msgspec.json.decode(delivery.run, type=PendingRun)
+            await self._publish_run(delivery, run)
+        except ReprodError as error:
+            await to_thread.run_sync(daemon.postpone, delivery, error)
+        finally:
+            self._publishing.discard(delivery.id)
+        daemon.courier.ring()
+
+    async def _publish_run(self, delivery: outbox.Delivery, run: PendingRun) -> None:
+        daemon = self._daemon
+        context = ProcessContext.parse(run.context) if run.context else None
+        slack = slack_ns(context, frozenset({boot_id()}), daemon.config.mlflow.clock_slack_seconds)
+        # A walk that begins within the slack of the start proves nothing: let it pass first.
+        await anyio.sleep(min(max(0.0, run.start_ms / 1e3 + slack / 1e9 + 0.005 - time.time()), slack / 1e9 + 1))
+        names = dataset_names(run.dataset)
+        walked: list[Walked] = []
+        async with anyio.create_task_group() as group:
+            for name in names:
+                if name in daemon.works:
+                    group.start_soon(self._walk, name, walked)
+            if context is not None:
+                group.start_soon(self._await_handover, context)
+        unknown = tuple(name for name in names if name not in {item.config.name for item in walked})
+        walked.sort(key=lambda item: names.index(item.config.name))
+        if not walked:
+            return  # removed meanwhile, or no file could be opened: the row stays and is tried again
+        snapshot = await to_thread.run_sync(publish, daemon.records, delivery, run, walked, unknown, slack)
+        if delivery.snapshot is not None and snapshot.state == "incomplete":
+            await self._look_again(delivery)
+        else:
+            daemon.log.info(
+                "run.published",
+                run_id=run.run_id,
+                state=snapshot.state,
+                datasets={d.name: d.seq if d.digest else d.bound for d in snapshot.datasets},
+                environment=snapshot.environment[:12] if snapshot.environment else None,
+            )
+
+    async def _walk(self, name: str, walked: list[Walked]) -> None:
+        work = self._daemon.works[name]
+        request = await work.walked()
+        if work.db is not None:
+            seconds = request.report.seconds if request.report else 0.0
+            walked.append(Walked(work.dataset, work.db, seconds, request.error))
+
+    async def _await_handover(self, context: ProcessContext) -> None:
+        """A process that announced itself is about to hand over its record: give that a moment."""
+        records = self._daemon.records
+        with anyio.move_on_after(HANDOVER_WAIT_S):
+            while True:
+                handed = await to_thread.run_sync(lambda: records.read(lambda c: snapshots.handover(c, context.key)))
+                if handed is None or handed.digest is not None:
+                    return
+                if time.time_ns() - handed.taken_ns > HANDOVER_WAIT_S * 1e9:
+                    return
+                await anyio.sleep(0.05)
+
+    async def _look_again(self, delivery: outbox.Delivery) -> None:
+        age_s = (time.time_ns() - delivery.created_ns) / 1e9
+        wait_s = max(LOOK_AGAIN_S, age_s / 10)
+        when = time.time_ns() + int(wait_s * 1e9) if age_s < KEEP_LOOKING_S else 0
+        await to_thread.run_sync(lambda: self._daemon.records.write(lambda c: outbox.look_again(c, delivery.id, when)))

@@ -1,0 +1,425 @@
+"""All that one dataset needs: its database, its watch, and the loop that refreshes it.
+
+The loop walks at start, on hints, on a timer, and when a run asks; requests that come while a walk is under way share
+the next one, because only a walk that began after a request can answer it. An expected failure is a state with a
+back-off; an unexpected exception fails this dataset alone. Times: ``*_ns`` wall clock, ``*_s`` the loop's clock.
+"""
+
+import asyncio
+import math
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+from anyio import from_thread, to_thread
+from anyio.abc import TaskStatus
+
+from reprod.config import Config, DatasetConfig
+from reprod.core.entry import Problem, display
+from reprod.daemon.dirty import DirtySet, Lease
+from reprod.daemon.watcher import WatchService
+from reprod.errors import DamagedError, DatasetUnavailableError, ReprodError, StateError
+from reprod.fs.watch import Hint, Watcher, watchfiles_watcher
+from reprod.ops.refresh import Hints, Order, Report, Settings, refresh
+from reprod.ops.scan import Counts
+from reprod.store import files, registry, versions
+from reprod.store.connection import Database
+
+State = Literal["new", "scanning", "current", "dirty", "incomplete", "unavailable", "failed"]
+
+SETTLE_S = 0.03  # just over law 3's slack, so that what was written last can be read clean at once
+LONGEST_SETTLE_S = 0.5  # under a steady stream of writes
+SEAL_SPACING_S = 1.0  # background seals of one dataset
+POLL_S = 30.0  # without a watch: how often to walk, or ten times what a walk takes
+BARRIER_S = 2.0
+FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # unavailable, state full, failed
+FIRST_UNSTABLE_S, LONGEST_UNSTABLE_S = 0.05, 60.0
+
+
+@dataclass(eq=False)
+class Request:
+    """Somebody who waits for a full walk that begins from now on."""
+
+    rehash: bool = False
+    accept_root: bool = False
+    done: anyio.Event = field(default_factory=anyio.Event)
+    report: Report | None = None
+    error: ReprodError | None = None
+
+
+class _View:
+    """What a refresh in a worker thread asks of the watch (``ops.refresh.Watch``)."""
+
+    def __init__(self, service: WatchService, lease: Lease, dirty: DirtySet) -> None:
+        self._service, self._lease, self._dirty = service, lease, dirty
+        self._deaf = False
+
+    def whole_since_ns(self) -> int | None:
+        return None if self._deaf or not self._service.armed else self._service.whole_since_ns
+
+    def hints(self) -> Hints:
+        lease = self._lease
+        return Hints(lease.paths, lease.everything, lease.first_hint_ns)
+
+    def settled(self) -> Hints:
+        if not from_thread.run(self._service.barrier, BARRIER_S):
+            self._deaf = True  # then nobody knows what is still on its way
+        late = self._dirty.pending()
+        firsts = [ns for ns in (self._lease.first_hint_ns, late.first_hint_ns) if ns is not None]
+        paths = {**late.paths, **self._lease.paths}
+        return Hints(paths, self._lease.everything or late.everything, min(firsts) if firsts else None)
+
+
+class DatasetWork:
+    """One dataset at work. The attributes are what ``status`` shows; only the loop below changes them."""
+
+    def __init__(
+        self, dataset: DatasetConfig, config: Config, records: Database, log: Any, on_whole: Callable[[], None]
+    ) -> None:
+        self.dataset = dataset
+        self.state: State = "new"
+        self.error: ReprodError | None = None
+        self.traceback: str | None = None
+        self.report: Report | None = None
+        self.progress: Counts | None = None
+        self.began_s = 0.0
+        self.set_aside: Path | None = None
+        self.unannounced = 0
+        self.last_change_ns: int | None = None
+        self.confirmed_ns: int | None = None
+        self.db: Database | None = None
+        self._config, self._records, self._log = config, records, log.bind(dataset=dataset.name)
+        self._on_whole = on_whole
+        self._wake = anyio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._requests: list[Request] = []
+        self._gap: tuple[int, str] | None = None
+        self._again: frozenset[bytes] = frozenset()
+        self._unstable_wait_s = FIRST_UNSTABLE_S
+        self._retry_wait_s = FIRST_RETRY_S
+        self._next_walk_s = 0.0
+        self._next_again_s = math.inf
+        self._next_retry_s: float | None = None
+        self._last_seal_s = -SEAL_SPACING_S
+        self.dirty = DirtySet(self._ring)
+        only = None
+        root = dataset.path
+        if os.path.isfile(root):
+            root, only = os.path.dirname(root), os.fsencode(os.path.basename(root))
+        self.watch = WatchService(
+            dataset.name,
+            os.fsencode(root),
+            config.state_dir / "cookies" / dataset.name,
+            self.dirty,
+            log=log,
+            backend=config.watch.backend,
+            make_watcher=partial(_watch_without, os.path.realpath(config.state_dir)),
+            on_gap=self._note_gap,
+            only=only,
+        )
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Work until cancelled. "Started" when the watch is armed, or cannot be, and before the first walk."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            async with anyio.create_task_group() as group:
+                await group.start(partial(self.watch.run), name=f"watch {self.dataset.name}")
+                task_status.started()
+                await self._serve()
+        finally:
+            with anyio.CancelScope(shield=True):
+                if self.db is not None:
+                    await to_thread.run_sync(self.db.close)
+
+    async def walked(self, *, rehash: bool = False, accept_root: bool = False) -> Request:
+        """Wait for a full walk that begins after this call, shared with all who wait; its failure is in the result."""
+        request = Request(rehash, accept_root)
+        self._requests.append(request)
+        self._wake.set()
+        await request.done.wait()
+        return request
+
+    def fail(self, crash: BaseException) -> None:
+        """The loop itself crashed: say so, and answer whoever waits."""
+        self.state = "failed"
+        self.error = ReprodError(f"unexpected {type(crash).__name__}: {crash}", hint="this is a bug; report it")
+        requests, self._requests = self._requests, []
+        for request in requests:
+            request.error = self.error
+            request.done.set()
+
+    def elapsed_s(self) -> float:
+        """How long the refresh under way has taken."""
+        return time.monotonic() - self.began_s
+
+    def crash(self, error: BaseException) -> None:
+        """The loop itself crashed: say so, and answer whoever waits."""
+        self.state = "failed"
+        self.error = ReprodError(f"unexpected {type(error).__name__}: {error}", hint="this is a bug; report it")
+        self.answer_all(self.error)
+
+    def answer_all(self, error: ReprodError) -> None:
+        """Tell those who wait for a walk that there will be none."""
+        requests, self._requests = self._requests, []
+        for request in requests:
+            request.error = error
+            request.done.set()
+
+    def note_step(self, before_ns: int, after_ns: int, within_ns: int) -> None:
+        """The clock was set from ``before_ns`` to ``after_ns``, at some moment of the last ``within_ns``.
+
+        No time before can be compared with one after. Blocking; call from a thread.
+        """
+        if self.db is not None:
+            low, high = sorted((before_ns, after_ns))
+            self.db.write(lambda c: versions.step(c, low - within_ns, high, after_ns))
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        while True:
+            await self._until_needed()
+            if not self._requests:
+                await self._settle()
+            await self._once()
+
+    async def _until_needed(self) -> None:
+        """Wait for a hint, a request or a timer. After a failure only the back-off or a request counts."""
+        while True:
+            self._wake = wake = anyio.Event()
+            if self._requests or (self._next_retry_s is None and self.dirty.pending()):
+                return
+            deadline = min(self._next_walk_s, self._next_again_s) if self._next_retry_s is None else self._next_retry_s
+            left = deadline - anyio.current_time()
+            if left <= 0:
+                return
+            with anyio.move_on_after(left):
+                await wake.wait()
+
+    async def _settle(self) -> None:
+        """Let a burst of writes end, and background seals be a second apart; a request ends the wait."""
+        latest = anyio.current_time() + LONGEST_SETTLE_S
+        spaced = self._last_seal_s + SEAL_SPACING_S
+        while not self._requests:
+            now = anyio.current_time()
+            newest = self.dirty.newest_ns
+            quiet_s = (time.time_ns() - newest) / 1e9 if newest is not None else SETTLE_S
+            left = max(spaced - now, min(SETTLE_S - quiet_s, latest - now) if 0 <= quiet_s < SETTLE_S else 0.0)
+            if left <= 0:
+                return
+            self._wake = anyio.Event()
+            with anyio.move_on_after(left):
+                await self._wake.wait()
+
+    async def _once(self) -> None:
+        """Refresh once, and turn whatever comes of it into a state."""
+        requests, self._requests = self._requests, []
+        error: ReprodError | None = None
+        self.began_s = anyio.current_time()
+        try:
+            with self.dirty.lease() as lease:
+                order = self._order(lease, requests)
+                if order.paths is not None and not order.paths:
+                    return
+                if order.paths is None or self.state in {"new", "unavailable", "failed"}:
+                    self.state = "scanning"
+                report = await to_thread.run_sync(self._refresh, lease, order)
+        except ReprodError as expected:
+            error = expected
+            await self._fail(expected)
+        except Exception as unexpected:  # noqa: BLE001 - law 7: it fails this dataset, not the others
+            error = ReprodError(
+                f"unexpected {type(unexpected).__name__}: {unexpected}", hint="this is a bug; report it"
+            )
+            self.traceback = traceback.format_exc()
+            await self._fail(error)
+        else:
+            self._succeed(report)
+        finally:
+            self.progress = None
+            for request in requests:
+                request.report, request.error = self.report if error is None else None, error
+                request.done.set()
+
+    def _order(self, lease: Lease, requests: list[Request]) -> Order:
+        """Everything when somebody asks, a timer says so or the watch cannot tell; else what was hinted at.
+
+        Files that keep changing are left to their own back-off, or a growing log would be read all the time.
+        """
+        if requests or lease.everything or self.began_s >= self._next_walk_s:
+            return Order(None, any(r.rehash for r in requests), any(r.accept_root for r in requests))
+        paths = frozenset(lease.paths)
+        return Order(paths | self._again if self.began_s >= self._next_again_s else paths - self._again)
+
+    def _refresh(self, lease: Lease, order: Order) -> Report:
+        """Run the verb, in a worker thread."""
+        db = self._open()
+        if self._gap is not None:
+            gap, self._gap = self._gap, None
+            db.write(lambda c: versions.open_gap(c, *gap))
+        report = refresh(
+            db,
+            self.dataset,
+            order,
+            Settings(str(self._config.state_dir), self._config.scan.workers),
+            watch=_View(self.watch, lease, self.dirty),
+            checkpoint=from_thread.check_cancelled,
+            progress=self._note_progress,
+        )
+        self._keep_record(db, report)
+        return report
+
+    def _open(self) -> Database:
+        if self.db is None:
+            opened = files.open_dataset(
+                self._config.state_dir, self._records, self.dataset.name, os.fsencode(self.dataset.path)
+            )
+            self.db, self.set_aside = opened.db, opened.set_aside or self.set_aside
+            if opened.set_aside is not None:
+                self._log.error("dataset.rebuilt", set_aside=str(opened.set_aside))
+            self.db.write(versions.open_downtime)
+        return self.db
+
+    def _keep_record(self, db: Database, report: Report) -> None:
+        name, version = self.dataset.name, report.version
+        self.confirmed_ns = db.read(versions.proved_ns)
+        if report.sealed:
+            self._records.write(
+                lambda c: registry.sealed(
+                    c,
+                    name,
+                    seq=version.seq,
+                    digest=version.digest,
+                    chain=version.chain,
+                    files=version.files,
+                    size=version.size,
+                    at_ns=version.sealed_ns,
+                )
+            )
+        state = "incomplete" if version.problems else "current"
+        self._records.write(lambda c: registry.noted(c, name, state, None, self.confirmed_ns))
+
+    # --- outcomes ----------------------------------------------------------------------------------------------------
+
+    def _succeed(self, report: Report) -> None:
+        was_whole = self.state in {"current", "scanning", "dirty"} and self.error is None
+        version, now = report.version, anyio.current_time()
+        self.report, self.error, self.traceback = report, None, None
+        self.unannounced += report.unannounced
+        self.last_change_ns = version.sealed_ns
+        self._retry_wait_s, self._next_retry_s = FIRST_RETRY_S, None
+        if report.sealed:
+            self._last_seal_s = now
+        if report.full:
+            self._next_walk_s = now + self._walk_interval_s(report.seconds)
+        self._plan_unstable(report, now)
+        self.state = "incomplete" if version.problems else "current"
+        if version.problems == 0 and (report.sealed or not was_whole):
+            self._on_whole()
+        if report.sealed or report.full:
+            self._log.info("dataset.refreshed", **_fields(report))
+        if report.unannounced:
+            self._log.warning("dataset.change_unannounced", version=version.seq, total=self.unannounced)
+
+    def _walk_interval_s(self, took_s: float) -> float:
+        reconcile = self._config.watch.reconcile_seconds
+        return reconcile if self.watch.mode == "watchfiles" else min(reconcile, max(POLL_S, 10 * took_s))
+
+    def _plan_unstable(self, report: Report, now: float) -> None:
+        """Files that kept changing are read again, less and less often."""
+        unstable = frozenset(path for path, problem in report.problems if problem is Problem.UNSTABLE)
+        looked_at_all = report.full or self.began_s >= self._next_again_s
+        self._again = unstable if looked_at_all else unstable | self._again
+        if not self._again:
+            self._next_again_s, self._unstable_wait_s = math.inf, FIRST_UNSTABLE_S
+        elif looked_at_all or math.isinf(self._next_again_s):
+            self._next_again_s = now + self._unstable_wait_s
+            self._unstable_wait_s = min(2 * self._unstable_wait_s, LONGEST_UNSTABLE_S)
+
+    async def _fail(self, error: ReprodError) -> None:
+        """An expected failure is a state and a back-off; a damaged file is closed, so that opening sets it aside."""
+        known = self.error is not None and self.error.message == error.message
+        self.error = error
+        self.state = "unavailable" if isinstance(error, DatasetUnavailableError) else "failed"
+        self._next_walk_s, self._next_retry_s = 0.0, anyio.current_time() + self._retry_wait_s
+        self._retry_wait_s = min(2 * self._retry_wait_s, LONGEST_RETRY_S)
+        if isinstance(error, DamagedError) and self.db is not None:
+            await to_thread.run_sync(self.db.close)
+            self.db = None
+        if not known:
+            self._log.error("dataset.failed", error=error.message, hint=error.hint, traceback=self.traceback)
+        name, state = self.dataset.name, self.state
+        try:
+            await to_thread.run_sync(
+                lambda: self._records.write(lambda c: registry.noted(c, name, state, error.message, None))
+            )
+        except (StateError, DamagedError):
+            pass  # the registry is what failed; status tells, and the next success writes it
+
+    # --- called from other threads -----------------------------------------------------------------------------------
+
+    def _note_progress(self, counts: Counts) -> None:
+        self.progress = counts
+
+    def _note_gap(self, kind: str, since_ns: int) -> None:
+        known = self._gap
+        if known is None or since_ns < known[0]:
+            self._gap = (since_ns, kind)
+
+    def _ring(self) -> None:
+        try:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._wake_up)
+        except RuntimeError:
+            return  # the loop has ended: nobody waits any more
+
+    def _wake_up(self) -> None:
+        if self.state == "current":
+            self.state = "dirty"
+        self._wake.set()
+
+
+def _fields(report: Report) -> dict[str, Any]:
+    version, counts = report.version, report.counts
+    return {
+        "version": version.seq,
+        "sealed": report.sealed,
+        "full": report.full,
+        "files": version.files,
+        "bytes": version.size,
+        "added": version.added if report.sealed else 0,
+        "modified": version.modified if report.sealed else 0,
+        "removed": version.removed if report.sealed else 0,
+        "hashed_files": counts.hashed_files,
+        "hashed_bytes": counts.hashed_bytes,
+        "problems": version.problems,
+        "first_problem": display(report.problems[0][0]) if report.problems else None,
+        "took_ms": round(report.seconds * 1000, 1),
+    }
+
+
+def _watch_without(
+    state: str,
+    root: bytes,
+    cookies: bytes,
+    on_hints: Callable[[list[Hint]], None],
+    *others: Any,
+    only: bytes | None = None,
+) -> Watcher:
+    """Make a watcher that is deaf to reprod's own state, should it lie inside the dataset."""
+    inside = os.path.relpath(os.fsencode(state), os.path.realpath(root))
+    if inside.startswith(b".."):
+        return watchfiles_watcher(root, cookies, on_hints, *others, only=only)
+
+    def filtered(hints: list[Hint]) -> None:
+        kept = [hint for hint in hints if hint.path != inside and not hint.path.startswith(inside + b"/")]
+        if kept:
+            on_hints(kept)
+
+    return watchfiles_watcher(root, cookies, filtered, *others, only=only)

@@ -1,0 +1,109 @@
+"""Log lines of the daemon: for a person on a terminal, else one JSON object a line, on standard error.
+
+Rule: every string of an event, a traceback included, passes ``redact_text`` before it is written (law 10), and no
+state of standard error (closed, full, a reader that went away) may stop or kill the daemon. Records of other libraries
+that use ``logging`` come out the same way. Times are RFC 3339 UTC.
+"""
+
+import logging
+import os
+import sys
+import threading
+from typing import Any, TextIO, cast
+
+import structlog
+
+from reprod.core.redact import redact_text
+
+
+def configure(stream: TextIO | None = None) -> None:
+    """Send all logging of this process to ``stream`` (default: standard error); REPROD_DEBUG=1 adds debug lines."""
+    target = sys.stderr if stream is None else stream
+    level = logging.DEBUG if os.environ.get("REPROD_DEBUG", "") not in {"", "0"} else logging.INFO
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _redact,
+            _renderer(target),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: _Output(target),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Forward)]:
+        root.removeHandler(handler)
+    root.addHandler(_Forward())
+    root.setLevel(logging.WARNING)
+
+
+def get_logger(**context: object) -> structlog.typing.FilteringBoundLogger:
+    """Return a logger, used as ``get_logger().info("sealed", dataset="x")``; ``context`` is on every line."""
+    return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger(**context))
+
+
+class _Output:
+    """Writes one line at a time and survives whatever the stream does."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, message: str) -> None:
+        try:
+            with _LOCK:
+                self._stream.write(message + "\n")
+                self._stream.flush()
+        except (OSError, ValueError):  # ValueError is "I/O operation on closed file"
+            pass
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
+# Threads and the event loop log alike; without it two lines can mix on a slow stream.
+_LOCK = threading.Lock()
+
+
+class _Forward(logging.Handler):
+    """Hands a record of the standard ``logging`` module to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception as error:  # noqa: BLE001 - a library's wrong format string must not raise in our process
+            message = f"{record.msg!r} (not formatted: {error})"
+        get_logger().log(
+            record.levelno, "library_log", logger=record.name, message=message, exc_info=record.exc_info or None
+        )
+
+
+def _renderer(stream: TextIO) -> Any:
+    try:
+        terminal = stream.isatty()
+    except ValueError:
+        terminal = False
+    if terminal:
+        colours = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        # plain_traceback: format_exc_info has made the text already, so that it could be redacted.
+        return structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
+    return structlog.processors.JSONRenderer(default=str)
+
+
+def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Clean every value, and put first what every line has."""
+    first = [key for key in ("timestamp", "level", "event") if key in event]
+    return {key: _clean(event[key]) for key in dict.fromkeys([*first, *event])}
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact_text(value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_clean(item) for item in value]
+    return redact_text(str(value))

@@ -1,0 +1,292 @@
+"""The verb that writes a snapshot to its run, through the MLflow child. Idempotent: every attempt writes the same.
+
+Files are made anew from the pinned version and the stored environment for each attempt, in a folder of STATE that is
+removed afterwards: both never change, and the times in them are frozen in the snapshot.
+"""
+
+import gzip
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from reprod.core import manifest
+from reprod.core.entry import Entry
+from reprod.core.environment import Environment, artifacts, decode, parameters
+from reprod.core.manifest import Header, rfc3339
+from reprod.core.run import ENDED, DatasetInput, Payload, PendingRun
+from reprod.core.snapshot import BoundDataset, Snapshot
+from reprod.sinks.child import MlflowChild
+from reprod.sinks.protocol import SinkError, Taken
+from reprod.store import outbox, snapshots, versions
+from reprod.store.connection import Database
+
+#: MLflow's limit for a tag is 8,000 characters; a person reads one sentence.
+MAX_ERROR_CHARACTERS = 1000
+
+#: Opens a dataset's file by name, for reading, with a connection of its own: a large manifest must not hold up a seal.
+OpenDataset = Callable[[str], Database]
+
+#: Tags that a later capture of the same run may no longer have.
+_OPTIONAL_TAGS = (
+    "reprod.error",
+    "reprod.digest",
+    "reprod.version",
+    "reprod.bound",
+    "reprod.candidates",
+    "reprod.assurance",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What was written: the run's state, whether the params are on it too, and params whose name the user had."""
+
+    state: str
+    ended: bool
+    renamed: tuple[str, ...] = ()
+
+
+def deliver(
+    records: Database,
+    delivery: outbox.Delivery,
+    child: MlflowChild,
+    open_dataset: OpenDataset,
+    scratch: Path,
+    *,
+    max_inline_files: int,
+) -> Delivered:
+    """Write the frozen snapshot of ``delivery`` to its run: artifacts, input, metrics, tags, params if ended, state.
+
+    :raises SinkError: the tracking server is unreachable, refuses, or the run is gone; ``kind`` says which.
+    """
+    snapshot = msgspec.json.decode(delivery.snapshot or b"", type=Snapshot)
+    environment = _environment(records, snapshot)
+    run = _current(child, delivery)
+    ended = run.status in ENDED
+    folder = Path(tempfile.mkdtemp(prefix="delivery-", dir=scratch))
+    try:
+        files = _write_files(folder, snapshot, environment, open_dataset, max_inline_files)
+        metrics = _metrics(snapshot)
+        taken = _prepared(records, delivery, child, files, list(metrics))
+        for path in taken.artifacts_taken:  # the user's own: ours goes beside it, under reprod/
+            target = folder / "reprod" / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).rename(target)
+        result = child.deliver(
+            Payload(
+                run_id=delivery.run_id,
+                state=snapshot.state,
+                timestamp_ms=snapshot.created_ns // 1_000_000,
+                tags=_tags(snapshot, delivery.recorded),
+                remove_tags=_stale_tags(snapshot, delivery.recorded),
+                metrics={f"reprod.{k}" if k in taken.metrics_taken else k: v for k, v in metrics.items()},
+                params=_params(snapshot, environment) if ended else None,
+                inputs=tuple(_input(d) for d in snapshot.datasets if d.digest is not None),
+                artifacts_dir=str(folder),
+            )
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Delivered(snapshot.state, ended, result.params_renamed)
+
+
+def deliver_params(records: Database, delivery: outbox.Delivery, child: MlflowChild) -> None:
+    """Write the params of a run that has ended by now; everything else is on it."""
+    snapshot = msgspec.json.decode(delivery.snapshot or b"", type=Snapshot)
+    child.deliver(
+        Payload(
+            run_id=delivery.run_id,
+            state=snapshot.state,
+            timestamp_ms=snapshot.created_ns // 1_000_000,
+            params=_params(snapshot, _environment(records, snapshot)),
+        )
+    )
+
+
+def _current(child: MlflowChild, delivery: outbox.Delivery) -> PendingRun:
+    now = child.runs([delivery.run_id])
+    if now.missing:
+        raise SinkError("gone", f"run {delivery.run_id} was deleted")
+    if now.denied or not now.runs:
+        raise SinkError(
+            "denied", f"run {delivery.run_id} may not be read", hint="give reprod's user write access to it"
+        )
+    return now.runs[0].run
+
+
+def _prepared(
+    records: Database, delivery: outbox.Delivery, child: MlflowChild, files: Iterable[str], metrics: list[str]
+) -> Taken:
+    """Return what the run had before our first upload, asked once and frozen: later, our own files are there too."""
+    if delivery.prepared is not None:
+        return msgspec.json.decode(delivery.prepared, type=Taken)
+    taken = child.prepare(delivery.run_id, tuple(files), tuple(metrics))
+    records.write(lambda c: outbox.prepared(c, delivery.id, msgspec.json.encode(taken)))
+    return taken
+
+
+def _environment(records: Database, snapshot: Snapshot) -> Environment | None:
+    key = snapshot.environment
+    record = records.read(lambda c: snapshots.environment(c, key)) if key is not None else None
+    return decode(record) if record is not None else None
+
+
+# --- what a run gets -----------------------------------------------------------------------------------------------
+
+
+def _tags(snapshot: Snapshot, recorded: str) -> dict[str, str]:
+    """Return all tags but ``reprod.state``, which is written last by the sink."""
+    tags = {"reprod.recorded": recorded, "reprod.host": snapshot.host}
+    for dataset in snapshot.datasets:
+        tags.update({f"{key}.{dataset.name}": value for key, value in _dataset_tags(dataset).items()})
+    if len(snapshot.datasets) == 1 and not snapshot.unknown_names:
+        tags.update(_dataset_tags(snapshot.datasets[0]))
+    if snapshot.assurance is not None:
+        tags["reprod.assurance"] = snapshot.assurance
+    chains = [f"{d.name}@{d.seq}:{d.chain}" for d in snapshot.datasets if d.digest is not None]
+    if chains:
+        tags["reprod.chain"] = ",".join(chains)
+    if snapshot.errors:
+        tags["reprod.error"] = _sentence("; ".join(snapshot.errors))
+    return tags
+
+
+def _dataset_tags(dataset: BoundDataset) -> dict[str, str]:
+    tags: dict[str, str] = {"reprod.bound": dataset.bound} if dataset.bound else {}
+    if dataset.digest is not None:
+        return {**tags, "reprod.digest": dataset.digest, "reprod.version": str(dataset.seq)}
+    if dataset.candidates:
+        tags["reprod.candidates"] = ",".join(f"{seq}:{found or 'incomplete'}" for seq, found in dataset.candidates)
+    return tags
+
+
+def _stale_tags(snapshot: Snapshot, recorded: str) -> tuple[str, ...]:
+    """Return tags of ours that an earlier, incomplete capture may have left and this one does not write."""
+    written = _tags(snapshot, recorded)
+    keys = [*_OPTIONAL_TAGS]
+    for dataset in snapshot.datasets:
+        keys += [
+            f"{key}.{dataset.name}" for key in ("reprod.digest", "reprod.version", "reprod.bound", "reprod.candidates")
+        ]
+    return tuple(key for key in keys if key not in written)
+
+
+def _sentence(text: str) -> str:
+    return text if len(text) <= MAX_ERROR_CHARACTERS else text[: MAX_ERROR_CHARACTERS - 1] + "…"
+
+
+def _metrics(snapshot: Snapshot) -> dict[str, float]:
+    """Return the seed's metrics: totals, and each for itself where there are several datasets."""
+    known = [d for d in snapshot.datasets if d.digest is not None]
+    if not known:
+        return {}
+    metrics = {
+        "data_files_count": float(sum(d.files or 0 for d in known)),
+        "data_size_bytes": float(sum(d.bytes or 0 for d in known)),
+        "data_processing_time": sum(d.processing_seconds for d in known),
+    }
+    if len(snapshot.datasets) > 1:
+        for d in known:
+            metrics[f"data_files_count.{d.name}"] = float(d.files or 0)
+            metrics[f"data_size_bytes.{d.name}"] = float(d.bytes or 0)
+            metrics[f"data_processing_time.{d.name}"] = d.processing_seconds
+    return metrics
+
+
+def _params(snapshot: Snapshot, environment: Environment | None) -> dict[str, str]:
+    """Return the seed's params; what is not known is absent."""
+    params = parameters(environment) if environment is not None else {}
+    known = [d for d in snapshot.datasets if d.digest is not None]
+    if known:
+        params["data_path"] = ",".join(d.root for d in known)
+        params["hash_algorithms"] = ",".join(dict.fromkeys(a for d in known for a in d.algorithms))
+        params["manifest_version"] = manifest.MANIFEST_VERSION
+        if len(snapshot.datasets) > 1:
+            for d in known:
+                params[f"data_path.{d.name}"] = d.root
+    return params
+
+
+def _input(dataset: BoundDataset) -> DatasetInput:
+    """Return the row for MLflow's Dataset column; the drawer shows a flat profile line by line."""
+    found = dataset.digest or ""
+    profile = {
+        "files": dataset.files,
+        "bytes": dataset.bytes,
+        "digest": found,
+        "version": dataset.seq,
+        "bound": dataset.bound,
+        "assurance": dataset.assurance,
+        "sealed_at": rfc3339(dataset.sealed_ns) if dataset.sealed_ns else None,
+    }
+    return DatasetInput(
+        name=dataset.name,
+        digest=found.removeprefix("dt1:")[:36],
+        source=json.dumps({"uri": Path(dataset.root).as_uri()}),
+        source_type="local",
+        profile=json.dumps(profile),
+    )
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def _write_files(
+    folder: Path, snapshot: Snapshot, environment: Environment | None, open_dataset: OpenDataset, max_inline_files: int
+) -> list[str]:
+    """Write every artifact below ``folder``; return their paths on the run."""
+    if environment is not None:
+        for name, content in artifacts(environment).items():
+            _put(folder / "environment" / name, content)
+    else:
+        reason = {"environment": None, "reason": snapshot.environment_unknown}
+        _put(folder / "reprod" / "environment_unknown.json", json.dumps(reason, indent=2).encode())
+    several = len(snapshot.datasets) > 1
+    for dataset in snapshot.datasets:
+        if dataset.digest is not None and dataset.seq is not None:
+            target = folder / "data_manifest" / dataset.name if several else folder / "data_manifest"
+            with closing(open_dataset(dataset.name)) as db:
+                _write_manifest(target, dataset, snapshot, db, max_inline_files)
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _write_manifest(
+    folder: Path, dataset: BoundDataset, snapshot: Snapshot, db: Database, max_inline_files: int
+) -> None:
+    """Write ``data_manifest.json``: all files up to the limit, above it a header beside ``SHA256SUMS.gz``."""
+    seq = dataset.seq or 0
+    header = Header(
+        data_path=dataset.root,
+        generated_ns=snapshot.created_ns,
+        algorithms=dataset.algorithms,
+        digest=dataset.digest,
+        processing_seconds=dataset.processing_seconds,
+        dataset=dataset.name,
+        version=seq,
+        selection=db.read(lambda c: versions.record(c, seq))["selection"],
+    )
+    inline = (dataset.files or 0) <= max_inline_files
+
+    def render(entries: Iterable[Entry]) -> dict[str, Any]:
+        return manifest.document(header, entries, list_files=inline)
+
+    document = db.read(lambda c: render(versions.entries(c, seq)))
+    if not inline:
+        document["files_in"] = "SHA256SUMS.gz"
+        folder.mkdir(parents=True, exist_ok=True)
+        # No name and no time in it: the same version gives the same bytes.
+        with open(folder / "SHA256SUMS.gz", "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
+            db.read(lambda c: packed.writelines(manifest.sums(versions.entries(c, seq))))
+    _put(folder / "data_manifest.json", json.dumps(document, indent=2, ensure_ascii=False).encode())
+
+
+def _put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

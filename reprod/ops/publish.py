@@ -1,0 +1,146 @@
+"""The verb that answers a tagged run: bind its datasets, find its environment, freeze both, owe them to the run.
+
+Pins go into the datasets' files first, then one registry transaction holds the snapshot: a crash between leaves a pin
+that expires, never a snapshot whose version may be pruned. Nothing here touches the tracking server.
+"""
+
+import time
+from dataclasses import dataclass
+
+import msgspec
+
+from reprod.capture.environment import read_process
+from reprod.capture.process import boot_id, host_name
+from reprod.config import DatasetConfig
+from reprod.core import digest
+from reprod.core.binding import LOCAL_SLACK_NS, Binding, bind
+from reprod.core.environment import ProcessContext, encode
+from reprod.core.run import PendingRun
+from reprod.core.snapshot import BoundDataset, Snapshot
+from reprod.errors import DamagedError, IncompleteError, ReprodError
+from reprod.store import outbox, snapshots, versions
+from reprod.store.connection import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """A dataset whose full walk for this run has ended: its file, and how long it took or why it could not."""
+
+    config: DatasetConfig
+    db: Database
+    seconds: float
+    error: ReprodError | None = None
+
+
+def slack_ns(context: ProcessContext | None, known_boots: frozenset[str], configured_s: float) -> int:
+    """Return how far the run's clock may be from ours: a tick on this host, else what is configured."""
+    if context is not None and context.boot_id in known_boots:
+        return LOCAL_SLACK_NS
+    return int(configured_s * 1e9)
+
+
+def publish(
+    records: Database,
+    delivery: outbox.Delivery,
+    run: PendingRun,
+    walked: list[Walked],
+    unknown_names: tuple[str, ...],
+    slack: int,
+) -> Snapshot:
+    """Freeze what ``run`` started on, and queue it for delivery.
+
+    A run that was recorded as incomplete may come again: then only a snapshot that says more replaces the first.
+    """
+    start_ns = run.start_ms * 1_000_000
+    owner = f"{delivery.tracking_uri}#{delivery.run_id}"
+    datasets = tuple(_bind(item, start_ns, slack, owner) for item in walked)
+    environment, taken_ns, reason = find_environment(records, run.context, start_ns)
+    snapshot = Snapshot(
+        created_ns=time.time_ns(),
+        host=host_name(),
+        datasets=datasets,
+        environment=environment,
+        environment_taken_ns=taken_ns,
+        environment_unknown=reason,
+        unknown_names=unknown_names,
+    )
+    again = delivery.snapshot is not None
+    if not again or snapshot.state == "captured":
+        records.write(lambda c: outbox.published(c, delivery.id, msgspec.json.encode(snapshot)))
+    return snapshot
+
+
+def _bind(item: Walked, start_ns: int, slack: int, owner: str) -> BoundDataset:
+    """Return what one dataset was when the run started, and pin that version."""
+    binding = bind(item.db.read(versions.marks), start_ns, slack)
+    version = None
+    if binding.seq is not None:
+        seq = binding.seq
+        version = item.db.read(lambda c: versions.version(c, seq))
+        item.db.write(lambda c: versions.pin(c, seq, owner, time.time_ns()))
+    complete = version is not None and version.digest is not None
+    return BoundDataset(
+        name=item.config.name,
+        root=item.config.path,
+        bound=binding.bound,
+        assurance=binding.assurance if complete else None,
+        seq=binding.seq,
+        digest=digest.text(version.digest) if version is not None and version.digest is not None else None,
+        files=version.files if version else None,
+        bytes=version.size if version else None,
+        sealed_ns=version.sealed_ns if version else None,
+        chain=version.chain.hex() if version else None,
+        algorithms=item.config.algorithms,
+        processing_seconds=round(item.seconds, 3),
+        error=_why(item, binding, version),
+        retry=not complete and (item.error is not None or binding.incomplete),
+        candidates=() if complete else tuple(_candidate(item.db, seq) for seq in binding.candidates),
+    )
+
+
+def _candidate(db: Database, seq: int) -> tuple[int, str | None]:
+    version = db.read(lambda c: versions.version(c, seq))
+    return seq, digest.text(version.digest) if version.digest is not None else None
+
+
+def _why(item: Walked, binding: Binding, version: versions.Version | None) -> str | None:
+    """Say, for a person, why there is no digest."""
+    if version is not None and version.digest is not None:
+        return None
+    if item.error is not None:
+        return f"unavailable: {item.error.message}"
+    if version is not None:
+        return f"version {version.seq} holds {version.problems} unreadable or unstable entries"
+    return f"not provable ({binding.bound}): {binding.reason}"
+
+
+def find_environment(
+    records: Database, context_tag: str | None, start_ns: int
+) -> tuple[str | None, int | None, str | None]:
+    """Return ``(digest, taken_ns, reason why unknown)`` of the environment that the run's process had.
+
+    In this order: the record that the process handed over; its files, while that very process lives; the timer's
+    history of its prefix, if equal samples bracket the start. Never the daemon's own.
+    """
+    context = ProcessContext.parse(context_tag) if context_tag else None
+    if context is None:
+        return (
+            None,
+            None,
+            "the run does not say which process it is (no reprod.context): install reprod beside MLflow there",
+        )
+    handed = records.read(lambda c: snapshots.handover(c, context.key))
+    if handed is not None and handed.digest is not None:
+        return handed.digest, handed.taken_ns, None
+    try:
+        environment = read_process(context)
+    except (IncompleteError, DamagedError) as error:
+        reason = error.message
+    else:
+        key = environment.digest()
+        records.write(lambda c: snapshots.keep_environment(c, key, encode(environment)))
+        return key, environment.taken_ns, None
+    sample = records.read(lambda c: snapshots.bracketing(c, context.prefix, start_ns)) if context.prefix else None
+    if sample is not None and context.boot_id == boot_id():
+        return sample.digest, sample.first_ns, None
+    return None, None, reason

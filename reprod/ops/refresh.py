@@ -1,0 +1,316 @@
+"""The verb that makes versions: make the index equal the files, then seal.
+
+Looks at all of a dataset or at what was hinted at, hashes what differs, checks that the root is still the same, takes
+in the deletions, and seals in one short transaction. Interrupted at any point it has lost at most one batch of hashing.
+Every version is made here and nowhere else (law 2).
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from reprod.config import DatasetConfig
+from reprod.core.entry import Problem, display
+from reprod.core.pattern import Selection
+from reprod.errors import DatasetUnavailableError
+from reprod.fs import mounts
+from reprod.fs.mounts import RootIdentity
+from reprod.fs.pool import HashPool
+from reprod.fs.root import Root, known_since_ns, open_root
+from reprod.ops.scan import Counts, Scan
+from reprod.store import index, meta, versions
+from reprod.store.connection import Database
+from reprod.store.versions import Evidence, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What the watch has said up to now: path (relative, a directory means its subtree) to when it first said so."""
+
+    paths: Mapping[bytes, int] = field(default_factory=dict)
+    everything: bool = False
+    first_ns: int | None = None
+
+
+class Watch(Protocol):
+    """What a refresh asks of whoever watches the dataset."""
+
+    def whole_since_ns(self) -> int | None:
+        """Since when hints have come without a known loss; None: not watched (polled, or not armed)."""
+
+    def hints(self) -> Hints:
+        """Return what this refresh was told, without waiting."""
+
+    def settled(self) -> Hints:
+        """Wait until hints of everything before this call have arrived (bounded), and return all of this refresh."""
+
+
+class Unwatched:
+    """No watch at all: the command line, the library, polling."""
+
+    def whole_since_ns(self) -> int | None:
+        """Never whole."""
+        return None
+
+    def hints(self) -> Hints:
+        """Nothing was ever hinted at."""
+        return Hints()
+
+    settled = hints
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to do: look at ``paths``, None for everything.
+
+    ``rehash`` reads all files again; ``accept_root`` takes a root on another file system.
+    """
+
+    paths: frozenset[bytes] | None = None
+    rehash: bool = False
+    accept_root: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a refresh needs to know of its host."""
+
+    state_dir: str
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a refresh did. ``version`` is the newest version after it; ``sealed`` whether this refresh made it."""
+
+    version: Version
+    sealed: bool
+    touched: bool
+    full: bool
+    walk_ns: int
+    counts: Counts
+    problems: tuple[tuple[bytes, Problem], ...]
+    unannounced: int
+    seconds: float
+    fs_type: str
+
+
+def refresh(
+    db: Database,
+    dataset: DatasetConfig,
+    order: Order,
+    settings: Settings,
+    *,
+    watch: Watch | None = None,
+    checkpoint: Callable[[], None] = lambda: None,
+    progress: Callable[[Counts], None] = lambda _: None,
+) -> Report:
+    """Make the index of ``dataset`` equal its files and seal a version if the content changed.
+
+    :param checkpoint: called often, raises to stop; nothing that was committed is lost then.
+    :raises DatasetUnavailableError: the root is missing, another one, or changed under the walk. Nothing is forgotten.
+    """
+    watch = watch or Unwatched()
+    began = time.time_ns()
+    whole_since = watch.whole_since_ns()
+    with open_root(dataset.path) as root:
+        selection = _selection(dataset, root)
+        plan = _plan(db, root, selection, order, began)
+        with HashPool(
+            root.fd,
+            slack_ns=mounts.settle_slack_ns(root.identity.fs_type),
+            extra=tuple(a for a in dataset.algorithms if a != "sha256"),
+            workers=settings.workers,
+        ) as pool:
+            scan = Scan(
+                db,
+                root.fd,
+                selection,
+                pool,
+                mounts.settle_slack_ns(root.identity.fs_type),
+                checkpoint,
+                progress,
+                skip=_state_inodes(settings.state_dir),
+                rehash=plan.rehash,
+            )
+            if plan.full:
+                scan.everything()
+            else:
+                scan.paths(order.paths or ())
+            scan.finish()
+        if not root.is_still_there():
+            raise DatasetUnavailableError(
+                f"{dataset.path} was replaced or unmounted while it was walked",
+                hint="nothing was forgotten; the next walk decides",
+            )
+    hints = watch.settled() if plan.full else watch.hints()
+    whole = whole_since is not None and whole_since < began and watch.whole_since_ns() == whole_since
+    evidence = _evidence(db, scan, hints, plan, began if plan.full else None, whole=whole)
+    sealed = db.write(lambda c: _seal(c, scan, evidence, plan, dataset, selection, began))
+    newest = sealed or db.read(versions.newest)
+    if newest is None:  # cannot be: the first refresh always seals
+        raise DatasetUnavailableError(f"{dataset.path} has no version", hint="reprod scan")
+    return Report(
+        version=newest,
+        sealed=sealed is not None,
+        touched=scan.counts.touched > 0,
+        full=plan.full,
+        walk_ns=began,
+        counts=scan.counts,
+        problems=tuple(scan.problems),
+        unannounced=0 if evidence.gap_kind != "unannounced" else 1,
+        seconds=(time.time_ns() - began) / 1e9,
+        fs_type=root.identity.fs_type,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the state of the dataset makes of the order."""
+
+    full: bool
+    rehash: bool
+    reason: str
+    root_since_ns: int
+    born_now: bool  # the root or the selection is another: what is seen now is born now
+
+
+def _selection(dataset: DatasetConfig, root: Root) -> Selection:
+    return Selection(
+        include=dataset.include,
+        exclude=dataset.exclude,
+        ignore=root.ignore_lines() if root.only is None else (),
+        symlinks=dataset.symlinks,
+        only=root.only,
+        algorithms=dataset.algorithms,
+    )
+
+
+def _plan(db: Database, root: Root, selection: Selection, order: Order, now_ns: int) -> _Plan:
+    """Compare root and selection with what they were, and remember what they are now."""
+    known = db.read(meta.read)
+    first = db.read(versions.newest) is None
+    same_root = _same_root(root, known, accept=order.accept_root)
+    boot = mounts.boot_id() or ""
+    continued = same_root and known.boot_id == boot and known.identity is not None
+    continued = continued and _identity(known.identity).identical(root.identity)
+    since = known.root_since_ns if continued and known.root_since_ns else known_since_ns(root, now_ns)
+    moved = known.identity is not None and not continued
+    if moved and known.boot_id != boot and same_root:
+        moved = False  # ids change over a reboot; since when it is this one is counted afresh, that is all
+    record = selection.record()
+    reselected = known.selection is not None and known.selection != record
+    rehash = order.rehash or (known.algorithms is not None and known.algorithms != list(selection.algorithms))
+    unfinished = known.pending_selection
+    db.write(
+        lambda c: meta.write(
+            c,
+            identity=msgspec.json.encode(root.identity),
+            boot_id=boot,
+            root_since_ns=since,
+            pending_selection=reselected or unfinished,
+            root=os.fsencode(root.path),
+        )
+    )
+    reason = "first" if first else "selection" if reselected or unfinished else "change"
+    return _Plan(order.paths is None or first or reason != "change" or moved or rehash, rehash, reason, since, moved)
+
+
+def _same_root(root: Root, known: meta.Meta, *, accept: bool) -> bool:
+    """Whether the root is on the file system that it was on (law 4). Raises unless so, or accepted."""
+    if known.identity is None:
+        return True
+    was = _identity(known.identity)
+    if was.same_filesystem(root.identity):
+        return True
+    if accept:
+        return False
+    raise DatasetUnavailableError(
+        f"{root.path} is on another file system than it was "
+        f"({was.fs_type} {was.source} then, {root.identity.fs_type} {root.identity.source} now)",
+        hint="mount what belongs there; if the new one is right: reprod scan NAME --accept-root",
+    )
+
+
+def _identity(stored: bytes | None) -> RootIdentity:
+    return msgspec.json.decode(stored or b"{}", type=RootIdentity)
+
+
+def _state_inodes(state_dir: str) -> frozenset[tuple[int, int]]:
+    """STATE is never part of a dataset, wherever it lies."""
+    try:
+        st = os.stat(state_dir)
+    except OSError:
+        return frozenset()
+    return frozenset({(st.st_dev, st.st_ino)})
+
+
+def _evidence(db: Database, scan: Scan, hints: Hints, plan: _Plan, walk_ns: int | None, *, whole: bool) -> Evidence:
+    gap_from = gap_kind = None
+    if whole and walk_ns is not None and plan.reason == "change" and not _announced(scan, hints):
+        # A walk found what no event told of: the watch lost something, nobody knows since when. Since the last walk.
+        gap_from, gap_kind = db.read(meta.read).last_walk_ns or 0, "unannounced"
+    return Evidence(
+        now_ns=time.time_ns(),
+        walk_ns=walk_ns,
+        root_since_ns=plan.root_since_ns,
+        first_hint_ns=hints.first_ns if scan.changed_paths or scan.changed_directories else None,
+        gap_from_ns=gap_from,
+        gap_kind=gap_kind,
+        watch_whole=whole,
+    )
+
+
+def _announced(scan: Scan, hints: Hints) -> bool:
+    """Whether all that the walk found had been hinted at: the path, a directory above it, or a directory's child."""
+    if hints.everything:
+        return True
+    parents = {path.rpartition(b"/")[0] for path in hints.paths}
+    return all(_covered(path, hints.paths) for path in scan.changed_paths) and all(
+        path in parents or _covered(path, hints.paths) for path in scan.changed_directories
+    )
+
+
+def _covered(path: bytes, hinted: Mapping[bytes, int]) -> bool:
+    while True:
+        if path in hinted:
+            return True
+        if not path:
+            return False
+        path = path.rpartition(b"/")[0]
+
+
+def _seal(
+    c: index.Connection,
+    scan: Scan,
+    evidence: Evidence,
+    plan: _Plan,
+    dataset: DatasetConfig,
+    selection: Selection,
+    began: int,
+) -> Version | None:
+    """One transaction: deletions, version or touch or proof, and what the next refresh compares with."""
+    seq, has_base = index.open_version(c)
+    for file_id in dict.fromkeys(scan.gone_files):
+        index.remove_file(c, file_id, seq, has_base)
+    for directory_id in dict.fromkeys(scan.gone_directories):
+        index.remove_directory(c, directory_id, seq, has_base)
+    if scan.gone_files or scan.gone_directories:
+        index.note_touched(c, len(scan.gone_files) + len(scan.gone_directories))
+    if plan.born_now or plan.reason == "selection":
+        index.note_pending(c, [evidence.now_ns], 1)
+    described: dict[str, object] = {"root": display(os.fsencode(dataset.path)), "selection": selection.record()}
+    version = versions.seal(c, evidence, described, plan.reason)
+    if plan.full:
+        meta.write(
+            c,
+            selection=selection.record(),
+            algorithms=list(selection.algorithms),
+            pending_selection=False,
+            last_walk_ns=began,
+        )
+    return version

@@ -1,0 +1,330 @@
+"""Compare files with the index and hash what differs: the part of a refresh that takes time.
+
+Looks either at everything (a full walk) or at the paths that were hinted at. Clean digests go into the index batch by
+batch; deletions are only collected, because they count only if the root is still the same at the end (law 4).
+"""
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from reprod.core.entry import Kind, Problem
+from reprod.core.pattern import Selection
+from reprod.fs.hash import Hashed, Outcome, settle_ns
+from reprod.fs.ladder import Ladder
+from reprod.fs.pool import HashPool
+from reprod.fs.walk import Listing, Stat, join, lstat_at, stat_tuple, walk
+from reprod.store import index
+from reprod.store.connection import Database
+from reprod.store.index import Observation, SeenDirectory
+
+BATCH_ROWS = 2000  # one commit costs about 1 ms beside 5 us a row; a crash hashes at most this many again
+ATTEMPTS = 3  # reads of a file that keeps changing, before it is called unstable
+REMEMBERED_PATHS = 10_000  # changed paths kept to compare with the hints; beyond, "was it announced" is a sample
+
+
+_FILE, _SPECIAL = int(Kind.FILE), int(Kind.SPECIAL)
+
+#: The stat of a file that the walk left to whoever opens it. A ctime of 0 proves nothing, which is the safe side.
+_UNKNOWN: Stat = (0, 0, 0, 0, 0)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a scan did. Files and bytes count entries of the set, whether read or not."""
+
+    files: int = 0
+    bytes: int = 0
+    hashed_files: int = 0
+    hashed_bytes: int = 0
+    changed: int = 0
+    touched: int = 0
+    directories: int = 0
+
+
+@dataclass(slots=True)
+class Scan:
+    """One comparison of a tree with its index. ``checkpoint`` raises to stop; ``progress`` gets the counts."""
+
+    db: Database
+    root: int
+    selection: Selection
+    pool: HashPool
+    slack_ns: int
+    checkpoint: Callable[[], None]
+    progress: Callable[[Counts], None]
+    skip: frozenset[tuple[int, int]] = frozenset()
+    rehash: bool = False
+    counts: Counts = field(default_factory=Counts)
+    gone_files: list[int] = field(default_factory=list)
+    gone_directories: list[int] = field(default_factory=list)
+    changed_paths: list[bytes] = field(default_factory=list)
+    changed_directories: list[bytes] = field(default_factory=list)
+    problems: list[tuple[bytes, Problem]] = field(default_factory=list)
+    _again: list[tuple[bytes, bytes, int | None, Stat]] = field(default_factory=list)
+    _rows: list[Observation] = field(default_factory=list)
+    _seen: list[SeenDirectory] = field(default_factory=list)
+
+    def everything(self, top: bytes = b"") -> None:
+        """Compare a directory and all below it."""
+        tree = walk(self.root, self.selection, top=top, skip=self.skip, checkpoint=self.checkpoint, is_new=self._is_new)
+        for listing in tree:
+            self._compare(listing)
+            self._drain()
+            self.progress(self.counts)
+
+    def paths(self, paths: Iterable[bytes]) -> None:
+        """Compare what was hinted at: a path that is a directory means all below it."""
+        done: set[bytes] = set()
+        with Ladder(self.root) as ladder:
+            for path in sorted(paths):
+                self.checkpoint()
+                top = self._look(ladder, path, done)
+                if top is not None and top not in done:
+                    done.add(top)
+                    self.everything(top)
+                self._drain()
+
+    def finish(self) -> None:
+        """Wait for all reads, repeat those that met a moving target, and write the rest."""
+        for attempt in range(ATTEMPTS):
+            self._drain(everything=True)
+            again, self._again = self._again, []
+            if not again:
+                break
+            if attempt + 1 < ATTEMPTS:
+                self._retry(again)
+            else:
+                for directory, name, known, st in again:
+                    self._problem(directory, name, known, st, Problem.UNSTABLE)
+        self._flush()
+        self.progress(self.counts)
+
+    def _is_new(self, path: bytes) -> bool:
+        known = self.db.read(lambda db: index.directory(db, path))
+        return known is None or not known.present
+
+    # --- comparing -------------------------------------------------------------------------------------------------
+
+    def _compare(self, listing: Listing) -> None:
+        path = listing.path
+        self.counts.directories += 1
+        known = self.db.read(lambda db: index.directory(db, path))
+        if listing.stat is None or listing.error is not None:
+            self._unlisted(listing, known)
+            return
+        files, children = {}, {}
+        if known is not None and known.present:
+            place = known.id
+            files = self.db.read(lambda db: index.files(db, place))
+            children = self.db.read(lambda db: index.children(db, place))
+        self._see(path, listing.stat, known)
+        counts, rehash = self.counts, self.rehash
+        for name, st in listing.files.items():
+            row = files.pop(name, None)
+            if st is None:
+                self.pool.add(path, name, 0, (None, _UNKNOWN))
+            elif row is not None and row[:5] == st and row[6] is None and not rehash:
+                counts.files += 1
+                counts.bytes += st[1]
+            else:
+                self._candidate(listing.fd, path, name, row[5] if row else None, st)
+        for name, row in files.items():
+            self._missing(listing.fd, path, name, row[5])
+        for name, child in children.items():
+            if name not in listing.directories and not self._is_directory(listing.fd, path, name):
+                self.gone_directories.append(child)
+                self._changed(join(path, name))
+
+    def _unlisted(self, listing: Listing, known: index.KnownDirectory | None) -> None:
+        """Keep what is known of a directory that could not be listed, and say so."""
+        path = listing.path
+        if isinstance(listing.error, NotADirectoryError) or (listing.error and listing.error.errno == 40):  # ELOOP
+            return  # it became something else since its parent was listed; the next look at the parent tells
+        self.problems.append((path, Problem.UNREADABLE))
+        if known is None or known.problem is None or not known.present:
+            st = listing.stat
+            self._seen.append(SeenDirectory(path, (st[2], st[3], st[4]) if st else None, Problem.UNREADABLE))
+
+    def _see(self, path: bytes, st: Stat, known: index.KnownDirectory | None) -> None:
+        stamp = (st[2], st[3], st[4])
+        if known is None or known.stat != stamp or known.problem is not None or not known.present:
+            self._seen.append(SeenDirectory(path, stamp))
+            if len(self.changed_directories) < REMEMBERED_PATHS:
+                self.changed_directories.append(path)
+
+    def _missing(self, fd: int, directory: bytes, name: bytes, known: int) -> None:
+        """An entry that the listing does not have: gone, deselected, or missed by a readdir during a rename."""
+        try:
+            st = lstat_at(fd, name)
+        except OSError:
+            return  # cannot tell: it stays
+        taken = st is not None and not stat.S_ISDIR(st[0]) and self.selection.takes_file(join(directory, name))
+        if taken and st is not None and not (stat.S_ISLNK(st[0]) and self.selection.symlinks == "skip"):
+            self._candidate(fd, directory, name, known, st)
+            return
+        self.gone_files.append(known)
+        self._changed(join(directory, name))
+
+    def _is_directory(self, fd: int, path: bytes, name: bytes) -> bool:
+        """Whether a known subdirectory that the listing does not have is there all the same."""
+        try:
+            st = lstat_at(fd, name)
+        except OSError:
+            return True
+        return st is not None and stat.S_ISDIR(st[0]) and self.selection.takes_directory(join(path, name))
+
+    def _look(self, ladder: Ladder, path: bytes, done: set[bytes]) -> bytes | None:
+        """Compare one hinted path; returns a directory that has to be walked instead, if any."""
+        directory, _, name = path.rpartition(b"/")
+        if not path or any(path == top or path.startswith(top + b"/") or top == b"" for top in done):
+            return path or b""
+        unknown = self._topmost_unknown(directory)
+        if unknown is not None:
+            return unknown if self.selection.takes_directory(unknown) else None
+        known = self.db.read(lambda db: index.directory(db, directory))
+        if known is None:
+            return b""
+        try:
+            fd = ladder.open(directory) if directory else self.root
+            st = lstat_at(fd, name)
+            here = stat_tuple(os.fstat(fd))
+        except OSError:  # the directory itself is gone or barred: look at it from above
+            return self._look(ladder, directory, done)
+        place = known.id
+        row = self.db.read(lambda db: index.file(db, place, name))
+        child = self.db.read(lambda db: index.children(db, place)).get(name) if st is None or row is None else None
+        self._see(directory, here, known)
+        if st is not None and stat.S_ISDIR(st[0]):
+            if row is not None:
+                self.gone_files.append(row[5])
+                self._changed(path)
+            return path if self.selection.takes_directory(path) else None
+        if child is not None:
+            self.gone_directories.append(child)
+            self._changed(path)
+        self._look_at_file(fd, directory, name, row, st)
+        return None
+
+    def _look_at_file(
+        self, fd: int, directory: bytes, name: bytes, row: index.KnownFile | None, st: Stat | None
+    ) -> None:
+        if st is None or not self.selection.takes_file(join(directory, name)):
+            if row is not None:
+                self._missing(fd, directory, name, row[5])
+        elif stat.S_ISLNK(st[0]) and self.selection.symlinks == "skip":
+            return
+        elif row is None or row[:5] != st or row[6] is not None:
+            self._candidate(fd, directory, name, row[5] if row else None, st)
+
+    def _topmost_unknown(self, directory: bytes) -> bytes | None:
+        """Return the first directory on the way to ``directory`` that the index does not have."""
+        parts = directory.split(b"/") if directory else []
+        for depth in range(len(parts) + 1):
+            prefix = b"/".join(parts[:depth])
+            known = self.db.read(lambda db, prefix=prefix: index.directory(db, prefix))  # type: ignore[misc]
+            if known is None or not known.present:
+                return prefix
+        return None
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def _candidate(self, fd: int, directory: bytes, name: bytes, known: int | None, st: Stat) -> None:
+        """Have an entry read whose fingerprint is not the known one."""
+        if stat.S_ISREG(st[0]):
+            self.pool.add(directory, name, st[1], (known, st))
+        elif stat.S_ISLNK(st[0]):
+            self._read_link(fd, directory, name, known, st)
+        else:
+            self._observe(Observation(directory, name, known, st, _SPECIAL))
+
+    def _read_link(self, fd: int, directory: bytes, name: bytes, known: int | None, st: Stat) -> None:
+        began = time.time_ns()
+        try:
+            target = os.readlink(name, dir_fd=fd)
+            after = lstat_at(fd, name)
+        except OSError:
+            self._again.append((directory, name, known, st))
+            return
+        if after != st or abs(began - st[3]) < settle_ns(st, self.slack_ns):
+            self._again.append((directory, name, known, st))
+            return
+        sha256 = hashlib.sha256(os.fsencode(target)).digest()
+        self._observe(Observation(directory, name, known, st, int(Kind.LINK), sha256))
+
+    def _drain(self, *, everything: bool = False) -> None:
+        for rows in self.pool.collect(self.checkpoint, everything=everything):
+            for directory, name, (known, st), hashed in rows:
+                self._take(directory, name, known, st, hashed)
+            self.progress(self.counts)
+            if len(self._rows) >= BATCH_ROWS:
+                self._flush()
+        if len(self._rows) + len(self._seen) >= BATCH_ROWS:
+            self._flush()
+
+    def _take(self, directory: bytes, name: bytes, known: int | None, st: Stat, hashed: Hashed) -> None:
+        if hashed.outcome == Outcome.CLEAN and hashed.stat is not None:
+            self.counts.hashed_files += 1
+            self.counts.hashed_bytes += hashed.stat[1]
+            self._observe(Observation(directory, name, known, hashed.stat, _FILE, hashed.sha256, hashed.more))
+        elif hashed.outcome == Outcome.UNREADABLE:
+            self._problem(directory, name, known, hashed.stat or st, Problem.UNREADABLE)
+        elif hashed.outcome == Outcome.LARGE and hashed.stat is not None:
+            self.pool.add(directory, name, hashed.stat[1], (known, hashed.stat))
+        elif hashed.outcome == Outcome.VANISHED:
+            if known is not None:
+                self.gone_files.append(known)
+                self._changed(join(directory, name))
+        else:
+            self._again.append((directory, name, known, hashed.stat or st))
+
+    def _retry(self, again: list[tuple[bytes, bytes, int | None, Stat]]) -> None:
+        """Look again at what moved, once the youngest of them has settled."""
+        now = time.time_ns()
+        settled = max(st[3] + settle_ns(st, self.slack_ns) for _, _, _, st in again)
+        deadline = min(settled, now + max(settle_ns(st, self.slack_ns) for _, _, _, st in again)) + 1_000_000
+        while time.time_ns() < deadline:
+            self.checkpoint()
+            time.sleep(min(0.05, max(0.0, (deadline - time.time_ns()) / 1e9)))
+        with Ladder(self.root) as ladder:
+            for directory, name, known, _ in again:
+                try:
+                    fd = ladder.open(directory) if directory else self.root
+                    st = lstat_at(fd, name)
+                except OSError:
+                    st = None
+                if st is not None and not stat.S_ISDIR(st[0]):
+                    self._candidate(fd, directory, name, known, st)
+                elif known is not None:
+                    self.gone_files.append(known)
+                    self._changed(join(directory, name))
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def _observe(self, seen: Observation) -> None:
+        if seen.kind != _SPECIAL:
+            self.counts.files += 1
+            self.counts.bytes += seen.stat[1]
+        self._rows.append(seen)
+        if len(self.changed_paths) < REMEMBERED_PATHS:
+            self.changed_paths.append(join(seen.directory, seen.name))
+
+    def _problem(self, directory: bytes, name: bytes, known: int | None, st: Stat, problem: Problem) -> None:
+        self.problems.append((join(directory, name), problem))
+        self._observe(Observation(directory, name, known, st, _FILE, problem=int(problem)))
+
+    def _changed(self, path: bytes) -> None:
+        if len(self.changed_paths) < REMEMBERED_PATHS:
+            self.changed_paths.append(path)
+
+    def _flush(self) -> None:
+        if not self._rows and not self._seen:
+            return
+        rows, self._rows = self._rows, []
+        seen, self._seen = self._seen, []
+        applied = self.db.write(lambda db: index.apply(db, rows, seen, time.time_ns()))
+        self.counts.changed += applied.changed
+        self.counts.touched += applied.touched

@@ -1,0 +1,146 @@
+"""Owns what the library itself asks of MLflow, in the user's own process and with the user's own MLflow.
+
+Whatever version is installed and whatever tracking server it is set to is used as it is; no run is ever started here.
+A failure of MLflow's is a TrackingError, a missing run a NotFoundError; nothing else escapes.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from reprod.core.redact import redact_text, redact_url
+from reprod.errors import NotFoundError, ReprodError, TrackingError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRun:
+    """The run that a call is about. ``context`` is its tag ``reprod.context``, if it has one."""
+
+    run_id: str
+    status: str
+    context: str | None
+
+
+def find_run(run_id: str | None = None) -> TargetRun:
+    """Return the run ``run_id``, else the active one, else MLFLOW_RUN_ID's; raises UsageError if there is none."""
+    mlflow = _mlflow()
+    with _tracking():
+        active = mlflow.active_run()
+        wanted = run_id or (active.info.run_id if active else os.environ.get("MLFLOW_RUN_ID"))
+        if not wanted:
+            raise UsageError(
+                "there is no active MLflow run", hint="call it inside `with mlflow.start_run():`, or pass a run id"
+            )
+        run = active if active and active.info.run_id == wanted else mlflow.MlflowClient().get_run(wanted)
+        return TargetRun(wanted, run.info.status, run.data.tags.get("reprod.context"))
+
+
+def find_recent_run_id() -> str:
+    """Return the id of the active run, of MLFLOW_RUN_ID, or of the last run that this process ended."""
+    mlflow = _mlflow()
+    with _tracking():
+        active = mlflow.active_run()
+        if active:
+            return str(active.info.run_id)
+        if run_id := os.environ.get("MLFLOW_RUN_ID"):
+            return run_id
+        last = mlflow.last_active_run()
+        if last is None:
+            raise UsageError("this process has started no MLflow run", hint="pass a run id")
+        return str(last.info.run_id)
+
+
+def tracking_uri() -> str:
+    """Return the tracking URI that the user's MLflow uses, without credentials."""
+    mlflow = _mlflow()
+    with _tracking():
+        return redact_url(str(mlflow.get_tracking_uri()))
+
+
+def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    """Set the tags in one request, so that no reader sees some of them without the others."""
+    mlflow = _mlflow()
+    with _tracking():
+        entities = [mlflow.entities.RunTag(key, value) for key, value in tags.items()]
+        mlflow.MlflowClient().log_batch(run_id, tags=entities)
+
+
+def read_tags(run_id: str) -> dict[str, str]:
+    """Return the run's tags as the server has them now."""
+    mlflow = _mlflow()
+    with _tracking():
+        return dict(mlflow.MlflowClient().get_run(run_id).data.tags)
+
+
+def log_environment(run_id: str, files: Mapping[str, Path], parameters: Mapping[str, str]) -> None:
+    """Write artifacts and parameters of an environment to the run at once, taking nothing that is the user's.
+
+    Artifacts go under ``environment/``, or under ``reprod/environment/`` if files of these names are there that reprod
+    did not write; a parameter whose name has another value goes to ``reprod.NAME``.
+    """
+    mlflow = _mlflow()
+    with _tracking():
+        client = mlflow.MlflowClient()
+        folder = "environment" if _is_free(mlflow, client, run_id, set(files)) else "reprod/environment"
+        for path in files.values():
+            client.log_artifact(run_id, str(path), folder)
+        missing = choose_names(client.get_run(run_id).data.params, parameters)
+        entities = [mlflow.entities.Param(name, value) for name, value in missing.items()]
+        if entities:
+            client.log_batch(run_id, params=entities)
+
+
+def choose_names(present: Mapping[str, str], parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return what to log so that ``parameters`` are on a run with ``present``: equal values need nothing."""
+    chosen = {}
+    for name, value in parameters.items():
+        for candidate in (name, f"reprod.{name}"):
+            if present.get(candidate, value) == value:
+                if candidate not in present:
+                    chosen[candidate] = value
+                break
+    return chosen
+
+
+def _is_free(mlflow: Any, client: Any, run_id: str, names: set[str]) -> bool:
+    """Return whether ``environment/`` has none of the names, or has them from reprod."""
+    present = {entry.path.rpartition("/")[2] for entry in client.list_artifacts(run_id, "environment")}
+    if not present & names:
+        return True
+    if "system_info.json" not in present:
+        return False
+    with TemporaryDirectory(prefix="reprod-") as directory:
+        path = mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path="environment/system_info.json", dst_path=directory
+        )
+        try:
+            value = json.loads(Path(path).read_bytes())
+        except ValueError:
+            return False
+    return isinstance(value, dict) and str(value.get("schema", "")).startswith("reprod.")
+
+
+def _mlflow() -> Any:
+    try:
+        import mlflow
+    except ImportError as error:
+        raise UsageError("MLflow is not installed here", hint="pip install mlflow") from error
+    return mlflow
+
+
+@contextmanager
+def _tracking() -> Iterator[None]:
+    try:
+        yield
+    except ReprodError:
+        raise
+    except Exception as error:  # MLflow raises its own, requests', urllib3's and SQLAlchemy's errors
+        said = redact_text((str(error).strip() or type(error).__name__).splitlines()[0])
+        if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+            raise NotFoundError(f"MLflow: {said}", hint="is the tracking URI the one that the run is on?") from error
+        raise TrackingError(f"MLflow: {said}", hint="is the tracking server reachable?") from error

@@ -1,0 +1,131 @@
+"""The messages between the daemon and its MLflow child: one JSON object a line, one reply for each request.
+
+Requests go to the child's stdin, replies come from a private duplicate of its stdout. Everything here is a plain
+frozen dataclass that msgspec encodes and validates; ids only prove that a reply belongs to its request, because there
+is never more than one request under way. Times are milliseconds since the epoch (``*_ms``), as MLflow counts them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from reprod.core.run import Payload, PendingRun
+from reprod.errors import TrackingError
+
+Op = Literal["ping", "poll", "runs", "prepare", "deliver"]
+
+Kind = Literal[
+    "unreachable",  # refused, timeout, DNS, 429, 5xx, or what answers is no MLflow server: try again later
+    "denied",  # 401, 403: a person must fix the credentials, then trying again works
+    "gone",  # the run or its experiment was deleted: do not try again
+    "permanent",  # the server (or a limit of it) refuses this content: do not try again
+    "bug",  # anything else; ``detail`` holds the traceback
+    "stopped",  # ``kill()`` or ``close()`` ended the call
+    "crashed",  # the child ended by itself or answered garbage: try again later
+]
+
+#: Trying again later may work; for the others only a person, or a new capture, changes anything.
+RETRIED: frozenset[Kind] = frozenset({"unreachable", "denied", "bug", "stopped", "crashed"})
+
+
+class SinkError(TrackingError):
+    """Raised when an operation of the MLflow child failed; ``kind`` says what to do, ``detail`` is for a bug report."""
+
+    def __init__(self, kind: Kind, message: str, *, hint: str = "", detail: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request line; ``params`` are the fields of the operation's own dataclass below."""
+
+    id: int
+    op: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a request failed. ``message`` never repeats what was sent."""
+
+    kind: Kind
+    message: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply line: ``failure``, or the operation's result."""
+
+    id: int
+    result: Any = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """``poll``: every run with ``reprod.dataset`` and no ``reprod.state``, as a list of `PendingRun`.
+
+    ``page_size`` is in runs, at most 50,000 (MLflow's limit). ``handled`` run ids are left out by servers that cannot
+    be asked for runs without a state (MLflow before 3.11); others ignore it.
+    """
+
+    page_size: int = 1000
+    handled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """``runs``: how these runs are now, as a `RunsNow`."""
+
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as it is now and its ``reprod.*`` tags (``run.dataset`` is empty where it has no such tag)."""
+
+    run: PendingRun
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunsNow:
+    """The answer to `Runs`: each asked id is in exactly one of the three."""
+
+    runs: tuple[RunRow, ...] = ()
+    missing: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """``prepare``: which of these artifact paths and metric keys the run already has, as a `Taken`."""
+
+    run_id: str
+    artifact_paths: tuple[str, ...] = ()
+    metric_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The names that the run already has, in the order they were asked."""
+
+    artifacts_taken: tuple[str, ...] = ()
+    metrics_taken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """``deliver``: write the payload to its run, ``reprod.state`` last, as a `Delivered`."""
+
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Params that went to ``reprod.NAME``, and those for which that name too held another value (not written)."""
+
+    params_renamed: tuple[str, ...] = ()
+    params_refused: tuple[str, ...] = ()

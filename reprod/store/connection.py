@@ -1,0 +1,186 @@
+"""Open a SQLite file of reprod's: pragmas, migrations, damage, read-only.
+
+``Database`` is the one owner of a connection: one thread at a time, writes in ``BEGIN IMMEDIATE``. Schemas are numbered
+``.sql`` files; each runs in one transaction together with its number. A file that is newer than this program is
+refused, a damaged one raises DamagedError and stays untouched: its owner decides.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from reprod.errors import DamagedError, NotFoundError, StateError
+
+Schema = Literal["dataset", "registry"]
+
+APPLICATION_ID = {"dataset": 0x52505244, "registry": 0x52505252}  # "RPRD", "RPRR"
+BUSY_TIMEOUT_MS = 10_000
+
+#: Files up to this size are checked whole when opened (about 2 ms a MiB); in larger ones damage shows when it is met.
+CHECKED_SIZE = 64 << 20
+
+T = TypeVar("T")
+
+
+class Database:
+    """A connection with its lock. ``read`` and ``write`` take a function of the connection."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self._lock = threading.RLock()
+
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``query`` under the lock, in one consistent view of the file."""
+        with self._lock, _errors(self.path):
+            nested = self._connection.in_transaction
+            if not nested:
+                self._connection.execute("BEGIN")
+            try:
+                return query(self._connection)
+            finally:
+                if not nested:
+                    self._connection.rollback()
+
+    def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``change`` in one ``BEGIN IMMEDIATE`` transaction; any exception rolls it back."""
+        with self._lock, _errors(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = change(self._connection)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk rolls back by itself
+                    self._connection.rollback()
+                raise
+            return result
+
+    def close(self) -> None:
+        """Close the file; the last connection also folds the write-ahead log in."""
+        with self._lock:
+            self._connection.close()
+
+
+def open_database(path: Path, schema: Schema) -> Database:
+    """Open for writing, made and migrated as needed.
+
+    :raises StateError: the directory or file cannot be written, or there is no space.
+    :raises DamagedError: the file is no database of ours, or fails SQLite's own check.
+    """
+    with _errors(path):
+        new = not path.exists()
+        connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
+        )
+        try:
+            if new:
+                os.chmod(path, 0o640)  # the group may read status while the daemon is down
+            _pragmas(connection)
+            _check(connection, path, schema)
+            _migrate(connection, path, schema)
+        except BaseException:
+            connection.close()
+            raise
+    return Database(path, connection)
+
+
+def open_readonly(path: Path) -> Database:
+    """Open for reading, whether or not a daemon runs.
+
+    After a clean stop a WAL file can only be read as immutable by who may not write the folder; after a kill that would
+    give stale rows. So: ``mode=ro`` first, ``immutable`` only when there is no log to miss.
+    """
+    if not path.exists():
+        raise NotFoundError(f"there is no {path}", hint="start the daemon once: reprod daemon")
+    with _errors(path):
+        try:
+            return Database(path, _connect_uri(path, "mode=ro"))
+        except sqlite3.OperationalError:
+            wal = path.with_name(path.name + "-wal")
+            if wal.exists() and wal.stat().st_size:
+                raise
+            return Database(path, _connect_uri(path, "immutable=1"))
+
+
+def _connect_uri(path: Path, query: str) -> sqlite3.Connection:
+    from urllib.parse import quote
+
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?{query}", uri=True, isolation_level=None, check_same_thread=False, timeout=5
+    )
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _pragmas(connection: sqlite3.Connection) -> None:
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = NORMAL",  # a power cut may lose the last commits, never the file: walks find what was lost
+        "foreign_keys = OFF",  # the rows are written by one place; checks would cost a third of a cold scan
+        "cache_size = -16000",  # 16 MB
+        "temp_store = MEMORY",
+        "wal_autocheckpoint = 4000",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _check(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
+    found = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if tables and found != APPLICATION_ID[schema]:
+        raise DamagedError(f"{path} is not a reprod {schema} database", hint="move it away; reprod makes a new one")
+    if not tables or path.stat().st_size > CHECKED_SIZE:
+        return
+    problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if problem != "ok":
+        raise DamagedError(f"{path} is damaged: {problem}", hint="it is set aside and rebuilt by a scan")
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
+    current = connection.execute("PRAGMA user_version").fetchone()[0]
+    scripts = _scripts(schema)
+    if current > len(scripts):
+        raise StateError(
+            f"{path} was written by a newer reprod (format {current}, this one knows {len(scripts)})",
+            hint="upgrade reprod, or point REPROD_STATE_DIR at another directory",
+        )
+    for number, script in enumerate(scripts[current:], start=current + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{script}\nPRAGMA application_id = {APPLICATION_ID[schema]};\n"
+            f"PRAGMA user_version = {number};\nCOMMIT;"
+        )
+
+
+def _scripts(schema: Schema) -> list[str]:
+    folder = resources.files("reprod.store") / "migrations" / schema
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return [(folder / name).read_text(encoding="utf-8") for name in names]
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours: what cannot be written is a state error, what cannot be read is damage."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorname", "") or ""
+        if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "malformed" in str(error):
+            raise DamagedError(f"{path} is damaged: {error}", hint="it is set aside and rebuilt by a scan") from error
+        if code.startswith("SQLITE_FULL"):
+            raise StateError(
+                f"no space left for {path}", hint=f"free space on the file system of {path.parent}"
+            ) from error
+        if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_IOERR", "SQLITE_BUSY")):
+            raise StateError(
+                f"cannot use {path}: {error}", hint=f"check the permissions and the disk of {path.parent}"
+            ) from error
+        raise

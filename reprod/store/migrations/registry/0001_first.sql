@@ -1,0 +1,57 @@
+-- The registry: which datasets there are, environments, snapshots and what is owed to runs. Times are Unix nanoseconds.
+
+CREATE TABLE dataset (
+  name       TEXT PRIMARY KEY,
+  root       BLOB NOT NULL,
+  file       TEXT NOT NULL,          -- name of the dataset's own database in STATE/datasets
+  seq        INTEGER NOT NULL DEFAULT 0,  -- highest version ever sealed: numbering goes on here after a rebuild
+  digest     BLOB,                   -- of that version
+  chain      BLOB,                   -- head of its hash chain
+  files      INTEGER,
+  bytes      INTEGER,
+  sealed_ns  INTEGER,
+  proved_ns  INTEGER,
+  state      TEXT NOT NULL DEFAULT 'new',
+  reason     TEXT,
+  added_ns   INTEGER NOT NULL,
+  removed_ns INTEGER
+) STRICT;
+
+CREATE TABLE environment (
+  digest   TEXT PRIMARY KEY,         -- sha256 hex of its canonical content, without times and process ids
+  record   BLOB NOT NULL             -- JSON, redacted before it came here
+) STRICT;
+
+CREATE TABLE sample (                -- the timer's history of interpreters and of the host: a row a change
+  subject    TEXT NOT NULL,          -- prefix, or 'host'
+  digest     TEXT NOT NULL REFERENCES environment (digest),
+  first_ns   INTEGER NOT NULL,
+  last_ns    INTEGER NOT NULL,
+  PRIMARY KEY (subject, first_ns)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE handover (              -- what a process said of itself over the socket
+  process    TEXT PRIMARY KEY,       -- boot id : pid : start ticks
+  uid        INTEGER NOT NULL,
+  digest     TEXT REFERENCES environment (digest),  -- NULL: announced, record not there yet
+  taken_ns   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE delivery (              -- the outbox: a snapshot owed to a run
+  id            INTEGER PRIMARY KEY,
+  tracking_uri  TEXT NOT NULL,
+  run_id        TEXT NOT NULL,
+  recorded      TEXT NOT NULL,       -- value of reprod.dataset that this row answers
+  run           BLOB NOT NULL,       -- JSON of the PendingRun as it was noticed
+  snapshot      BLOB,                -- JSON of the frozen Snapshot; NULL until published
+  prepared      BLOB,                -- JSON: names that the run already had; frozen before the first upload
+  state         TEXT NOT NULL,       -- noticed, waiting, ending, done, failed (reprod/store/outbox.py)
+  outcome       TEXT,                -- what reprod.state says on the run: captured, incomplete, failed
+  attempts      INTEGER NOT NULL DEFAULT 0,
+  next_ns       INTEGER NOT NULL DEFAULT 0,
+  error         TEXT,
+  created_ns    INTEGER NOT NULL,
+  settled_ns    INTEGER,
+  UNIQUE (tracking_uri, run_id, recorded)
+) STRICT;
+CREATE INDEX delivery_due ON delivery (state, next_ns);

@@ -1,0 +1,211 @@
+"""Whole environments: of this process, of another, of a prefix, of the host."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from live_process import WAIT
+
+import reprod.capture.environment as module
+from reprod.capture.environment import capture_paths, capture_self, read_host, read_prefix, read_process
+from reprod.capture.interpreter import describe_self
+from reprod.capture.process import boot_id, current_context, host_name, start_ticks
+from reprod.core.environment import artifacts, encode, parameters
+from reprod.core.process import ProcessContext
+from reprod.errors import IncompleteError
+
+CANARY = "CANARY7f3a"
+
+
+def context_of(process, prefix):
+    return ProcessContext(1, host_name(), boot_id(), process.pid, start_ticks(process.pid), str(prefix))
+
+
+def names(environment):
+    return {package.name: package.version for package in environment.packages}
+
+
+def test_capture_self():
+    """The calling process is the subject, with its own packages and interpreter."""
+    environment = capture_self(git=False)
+    assert environment.subject.kind == "process"
+    assert environment.subject.pid == os.getpid()
+    assert "msgspec" in names(environment)
+    assert environment.python.executable == sys.executable
+    assert environment.unknown["git"] == "not asked"
+
+
+def test_secrets_never_get_in(tmp_path, monkeypatch, dist):
+    """Secrets in variables, remotes and package sources are in no byte of a record or its files."""
+    for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "DATABASE_URL", "NCCL_AUTH_TOKEN"):
+        monkeypatch.setenv(name, f"https://u:{CANARY}@h/0123456789")
+    monkeypatch.setenv("TORCH_HOME", f"https://u:{CANARY}@h")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    dist(tmp_path / "site", "p", "1.0", direct_url__json=f'{{"url": "https://{CANARY}@h/o/r"}}')
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", CANARY],
+        ["remote", "add", "origin", f"https://u:{CANARY}@h/o/r?private_token={CANARY}"],
+    ):
+        subprocess.run(["git", *command], cwd=repo, check=True, timeout=20)
+    environment = capture_paths(
+        current_context(), sys_path=[str(tmp_path / "site")], python=describe_self(), cwd=str(repo)
+    )
+    assert environment.git.remote.startswith("https://h/o/r")
+    assert environment.packages[0].direct_url == "https://h/o/r"
+    for data in (encode(environment), *artifacts(environment).values()):
+        assert CANARY.encode() not in data
+
+
+def test_the_script_says_which_repository(tmp_path, monkeypatch):
+    """The code's repository counts, not the working directory's; an installed command has none of its own."""
+    asked = []
+    monkeypatch.setattr(module, "read_git", asked.append)
+    code = tmp_path / "code"
+    code.mkdir()
+    for script in (str(code / "train.py"), "code/train.py", f"{sys.prefix}/bin/train", None, "/gone/x.py"):
+        capture_paths(current_context(), sys_path=[], python=describe_self(), cwd=str(tmp_path), script=script)
+    assert asked == [str(code), str(code), str(tmp_path), str(tmp_path), str(tmp_path)]
+
+
+def test_a_failing_collector_costs_its_own_section_only(monkeypatch):
+    """An unforeseen error in one collector is that section's reason; the record is whole otherwise."""
+
+    def broken():
+        raise ZeroDivisionError("boom")
+
+    monkeypatch.setattr(module, "read_gpus", broken)
+    environment = capture_self(git=False)
+    assert environment.gpus is None
+    assert "boom" in environment.unknown["gpu"]
+    assert "gpu_count" not in parameters(environment)
+    assert environment.system is not None
+    assert environment.packages
+
+
+class TestReadProcess:
+    def test_a_foreign_venv_process(self, venv, start):
+        """The packages of a live process in another environment are that environment's, never ours."""
+        process = start(venv / "bin/python", "-c", WAIT, env={"OMP_NUM_THREADS": "3", "HF_TOKEN": CANARY})
+        environment = read_process(context_of(process, venv))
+        assert names(environment) == {"numpy": "1.26.4", "only-here": "1.5+cu121"}
+        assert environment.subject.prefix == str(venv)
+        assert environment.variables == {"OMP_NUM_THREADS": "3"}
+        assert environment.git is None
+        assert "own user" in environment.unknown["git"]
+        assert environment.python.version == describe_self().version
+
+    @pytest.mark.parametrize("relative", [True, False])
+    def test_the_command_line_finds_it_too(self, venv, start, relative):
+        """A wrong prefix in the context is not believed; a relative or activated python leads to the right one."""
+        command = "bin/python" if relative else "python"
+        process = start(command, "-c", WAIT, cwd=venv, env={"PATH": f"{venv}/bin"}, executable=venv / "bin/python")
+        environment = read_process(context_of(process, "/nowhere"))
+        assert names(environment).keys() == {"numpy", "only-here"}
+
+    def test_a_claim_against_the_command_line_is_refused(self, venv, start, tmp_path):
+        """Two environments of one base cannot be swapped by naming the other one."""
+        other = tmp_path / "other"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", other], check=True, timeout=30)
+        process = start(venv / "bin/python", "-c", WAIT)
+        with pytest.raises(IncompleteError, match="claims"):
+            read_process(context_of(process, other))
+
+    def test_an_environment_of_another_interpreter_is_refused(self, start, tmp_path):
+        """A prefix whose files do not lead to the running executable is no answer, and no base stands in for it."""
+        fake = tmp_path / "fake"
+        (fake / "lib/python3.11/site-packages").mkdir(parents=True)
+        (fake / "pyvenv.cfg").write_text("home = /opt/other/bin\nversion = 3.11.1\n")
+        process = start("ghost", "-c", WAIT, executable=sys.executable, env={})
+        with pytest.raises(IncompleteError, match="not clear"):
+            read_process(context_of(process, fake))
+
+    def test_mapped_modules_contradict(self, venv, start):
+        """A process that has another environment's modules in memory does not run in the one that it names."""
+        code = f"import sys; sys.path.insert(0, {next(p for p in sys.path if p.endswith('site-packages'))!r}); "
+        code += "import msgspec; " + WAIT
+        process = start(venv / "bin/python", "-c", code)
+        with pytest.raises(IncompleteError, match="modules come from"):
+            read_process(context_of(process, venv))
+
+    def test_ended_and_reused(self, venv, start):
+        """A process that has ended, and another one with its pid, are refused with the reason."""
+        process = start(venv / "bin/python", "-c", WAIT)
+        context = context_of(process, venv)
+        with pytest.raises(IncompleteError, match="has ended or is not the one"):
+            read_process(replace(context, start_ticks=context.start_ticks - 1))
+        with pytest.raises(IncompleteError, match="another boot"):
+            read_process(replace(context, boot_id="0" * 8 + context.boot_id[8:]))
+        process.kill()
+        process.wait(5)
+        with pytest.raises(IncompleteError, match="has ended"):
+            read_process(context)
+
+    def test_ending_in_the_middle(self, venv, start, monkeypatch):
+        """A process that ends while it is read gives no record: nothing proves what was read."""
+        process = start(venv / "bin/python", "-c", WAIT)
+        context = context_of(process, venv)
+        real = module.read_packages
+
+        def read_and_end(paths):
+            process.kill()
+            process.wait(5)
+            return real(paths)
+
+        monkeypatch.setattr(module, "read_packages", read_and_end)
+        with pytest.raises(IncompleteError, match="has ended"):
+            read_process(context)
+
+    def test_becoming_another_program(self, venv, start, monkeypatch):
+        """exec keeps pid and start; the change of program is noticed all the same."""
+        code = "import os, sys; print('ready', flush=True); sys.stdin.readline(); "
+        code += f"os.execv({sys.executable!r}, ['x', '-c', {WAIT!r}])"
+        process = start(venv / "bin/python", "-c", code)
+        context = context_of(process, venv)
+        real = module.read_packages
+
+        def read_and_exec(paths):
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            process.stdout.readline()
+            return real(paths)
+
+        monkeypatch.setattr(module, "read_packages", read_and_exec)
+        with pytest.raises(IncompleteError):
+            read_process(context)
+
+    def test_not_permitted(self, venv, start):
+        """Another user's process is said to be not readable, instead of being half read."""
+        if os.getuid() != 0:
+            pytest.skip("needs root, to become another user")
+        process = start(venv / "bin/python", "-c", WAIT)
+        context = context_of(process, venv)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(IncompleteError, match="not permitted"):
+                read_process(context)
+        finally:
+            os.seteuid(0)
+
+
+def test_read_prefix(venv):
+    """The timer's record of an interpreter has its packages and no process."""
+    environment = read_prefix(str(venv))
+    assert environment.subject.kind == "interpreter"
+    assert names(environment) == {"numpy": "1.26.4", "only-here": "1.5+cu121"}
+    assert environment.digest() == read_prefix(str(venv)).digest()
+    with pytest.raises(IncompleteError):
+        read_prefix("/nowhere")
+
+
+def test_read_host():
+    """The host's record has no packages, and says why."""
+    environment = read_host()
+    assert environment.packages is None
+    assert environment.unknown["packages"]
+    assert environment.system.memory_bytes > 0
+    assert list(artifacts(environment)) == ["system_info.json"]

@@ -1,0 +1,104 @@
+"""Interpreters described by reading files."""
+
+import subprocess
+import sys
+
+import pytest
+from live_process import MINOR
+
+from reprod.capture.interpreter import describe_self, read_layout
+from reprod.errors import IncompleteError
+
+
+def make_prefix(path, minor, config=None):
+    (path / "bin").mkdir(parents=True)
+    site = path / "lib" / f"python{minor}" / "site-packages"
+    site.mkdir(parents=True)
+    if config is not None:
+        (path / "pyvenv.cfg").write_text(config)
+    return site
+
+
+def test_this_process():
+    """The calling process describes itself."""
+    python = describe_self()
+    assert python.version == ".".join(map(str, sys.version_info[:3]))
+    assert (python.prefix, python.base_prefix) == (sys.prefix, sys.base_prefix)
+
+
+def test_real_venv_equals_what_it_says_when_asked(venv):
+    """Version and site directories read from files are those that the interpreter itself reports."""
+    code = "import platform as p, site, sys; "
+    code += "print(p.python_version(), sys.base_prefix, *site.getsitepackages(), sep=chr(10))"
+    asked = subprocess.run([venv / "bin/python", "-c", code], capture_output=True, text=True, check=True, timeout=20)
+    version, base, *sites = asked.stdout.splitlines()
+    layout = read_layout(str(venv))
+    assert layout.python.version == version
+    assert layout.python.base_prefix == base
+    assert list(layout.site_dirs) == sites
+
+
+@pytest.mark.parametrize("line", ["version_info = 3.10.4", "version_info = 3.10.4.final.0", "version=3.10.4"])
+def test_versions_of_uv_and_virtualenv(tmp_path, line):
+    """Each tool's spelling of the version is understood, for a Python that this machine does not have."""
+    site = make_prefix(tmp_path, "3.10", f"home = /nowhere/bin\n{line}\nimplementation = CPython\n")
+    layout = read_layout(str(tmp_path))
+    assert (layout.python.version, layout.python.implementation) == ("3.10.4", "CPython")
+    assert layout.site_dirs == (str(site),)
+
+
+def test_nothing_of_a_hostile_prefix_runs(tmp_path):
+    """A prefix whose interpreter, home, .pth and sitecustomize would all run code is only read."""
+    marker = tmp_path / "marker"
+    prefix = tmp_path / "evil"
+    site = make_prefix(prefix, "3.10", f"home = {tmp_path}/evil/bin\nversion = 3.10.1\n")
+    python = prefix / "bin/python"
+    python.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    python.chmod(0o755)
+    (site / "evil.pth").write_text(f"import pathlib; pathlib.Path({str(marker)!r}).touch()\n")
+    (site / "sitecustomize.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    assert read_layout(str(prefix)).python.version == "3.10.1"
+    assert not marker.exists()
+
+
+def test_base_installation_names_its_version_in_a_header(tmp_path):
+    """Without pyvenv.cfg the installation's own header gives the exact version; without it there is none."""
+    make_prefix(tmp_path, "3.12")
+    with pytest.raises(IncompleteError, match="exact version"):
+        read_layout(str(tmp_path))
+    (tmp_path / "include/python3.12").mkdir(parents=True)
+    (tmp_path / "include/python3.12/patchlevel.h").write_text('#define PY_VERSION              "3.12.7"\n')
+    assert read_layout(str(tmp_path)).python.version == "3.12.7"
+    assert read_layout(sys.base_prefix).python.version == describe_self().version
+
+
+@pytest.mark.parametrize("config", [None, "home = /x\nversion = 3.9.1\n", "version = ../../etc\n"])
+def test_unclear_prefixes_are_refused(tmp_path, config):
+    """Several Pythons, or a version that the files contradict, is no answer."""
+    make_prefix(tmp_path, "3.10", config)
+    if config is None:
+        (tmp_path / "lib/python3.11").mkdir()
+    with pytest.raises(IncompleteError):
+        read_layout(str(tmp_path))
+
+
+def test_missing_prefix_and_linked_config(tmp_path):
+    """A prefix that is not there, or whose configuration is a link, is refused with the reason."""
+    with pytest.raises(IncompleteError, match="no Python"):
+        read_layout(str(tmp_path / "gone"))
+    make_prefix(tmp_path, "3.10")
+    (tmp_path / "pyvenv.cfg").symlink_to("/etc/passwd")
+    with pytest.raises(IncompleteError, match=r"pyvenv\.cfg"):
+        read_layout(str(tmp_path))
+
+
+def test_pth_lines_and_system_packages(tmp_path):
+    """Directories named by .pth files and, where switched on, the base's packages are searched too."""
+    base, prefix, extra = tmp_path / "base", tmp_path / "v", tmp_path / "src"
+    base_site = make_prefix(base, MINOR)
+    extra.mkdir()
+    config = f"home = {base}/bin\nversion = {MINOR}.1\ninclude-system-site-packages = true\n"
+    site = make_prefix(prefix, MINOR, config)
+    (site / "x.pth").write_text(f"# no\n{extra}\n/not/there\nimport os\n")
+    (prefix / "lib64").symlink_to("lib")
+    assert read_layout(str(prefix)).site_dirs == (str(site), str(extra), str(base_site))

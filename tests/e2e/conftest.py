@@ -1,0 +1,38 @@
+"""What the end-to-end tests share: the user's client, an experiment of each test's own, a dataset's name and files."""
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Tracker, make_data
+
+
+@pytest.fixture(scope="session")
+def user_client(mlflow_server: str) -> Any:
+    """Return MLflow's own client, as a user's script has it, straight to the server."""
+    from reprod.sinks.environment import set_client_defaults
+
+    set_client_defaults(os.environ)
+    from mlflow import MlflowClient
+
+    return MlflowClient(mlflow_server)
+
+
+@pytest.fixture
+def tracker(user_client: Any, mlflow_server: str) -> Tracker:
+    """Return the tracking server with a fresh experiment."""
+    return Tracker(user_client, mlflow_server, str(user_client.create_experiment(f"e2e-{uuid.uuid4().hex}")))
+
+
+@pytest.fixture
+def name() -> str:
+    """Return a dataset name that no other test uses, since all share one server."""
+    return f"d{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Return the root of a small real dataset."""
+    return make_data(tmp_path / "data")
