@@ -69,17 +69,23 @@ def ask(
 
 
 def sockets() -> list[str]:
-    """Return where a daemon may listen, in the contract's order."""
+    """Return where a daemon may listen, in order.
+
+    A set $REPROD_SOCKET or $REPROD_STATE_DIR leaves one: whoever names a state means that daemon and no other.
+    """
     environ = os.environ
+    if environ.get("REPROD_SOCKET"):
+        return [environ["REPROD_SOCKET"]]
+    if environ.get("REPROD_STATE_DIR"):
+        return [f"{environ['REPROD_STATE_DIR']}/control.sock"]
     state = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    paths = [
-        environ.get("REPROD_SOCKET"),
-        environ.get("XDG_RUNTIME_DIR") and f"{environ['XDG_RUNTIME_DIR']}/reprod/control.sock",
-        environ.get("REPROD_STATE_DIR") and f"{environ['REPROD_STATE_DIR']}/control.sock",
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    return [
+        *([f"{runtime}/reprod/control.sock"] if runtime else []),
         f"{state}/reprod/control.sock",
         "/run/reprod/control.sock",
+        "/var/lib/reprod/control.sock",  # a daemon of root's where nobody made /run/reprod, as in a container
     ]
-    return [path for path in paths if path]
 
 
 def _connect() -> tuple[str, socket.socket | None] | None:

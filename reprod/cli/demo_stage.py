@@ -134,9 +134,9 @@ class Stage:
         with Client(self.socket) as client:
             return client.call(method)
 
-    def reprod(self, *arguments: str) -> Ran:
-        """Run a ``reprod`` command as a user would, against this daemon."""
-        return self._run([sys.executable, "-P", "-m", "reprod", *arguments], self._environment())
+    def reprod(self, *arguments: str, show: bool = False) -> Ran:
+        """Run a ``reprod`` command as a user would, against this daemon; with ``show`` it writes to our own stdout."""
+        return self._run([sys.executable, "-P", "-m", "reprod", *arguments], self._environment(), show=show)
 
     def python(self, script: Path, *arguments: str) -> Ran:
         """Run a training script in a process of its own, set to this stage's MLflow server."""
@@ -145,11 +145,15 @@ class Stage:
         return self._run([sys.executable, "-P", str(script), *arguments], environment)
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """Return a run as the MLflow server gives it, with ``tags`` and ``params`` as plain mappings."""
+        """Return a run as the MLflow server gives it, with ``tags`` and ``params`` as plain mappings.
+
+        ``datasets`` are the names of its dataset inputs.
+        """
         found = self._get("runs/get", run_id=run_id)["run"]
         data = found.get("data", {})
         pairs = {kind: {item["key"]: item["value"] for item in data.get(kind, [])} for kind in ("tags", "params")}
-        return {**found["info"], **pairs}
+        inputs = found.get("inputs", {}).get("dataset_inputs", [])
+        return {**found["info"], **pairs, "datasets": [item["dataset"]["name"] for item in inputs]}
 
     def artifacts(self, run_id: str) -> list[str]:
         """Return the paths of the files among a run's artifacts, two levels deep."""
@@ -187,6 +191,11 @@ class Stage:
             self._daemon.wait(STOP_S)
         self._daemon = None
 
+    def is_over(self) -> bool:
+        """Whether nobody listens any more where the MLflow server did."""
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, int(self.url.rpartition(":")[2]))) != 0
+
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -202,11 +211,13 @@ class Stage:
         except DaemonUnavailableError:
             return False
 
-    def _run(self, command: list[str], environment: dict[str, str]) -> Ran:
+    def _run(self, command: list[str], environment: dict[str, str], *, show: bool = False) -> Ran:
+        sys.stdout.flush()
         try:
             done = subprocess.run(
                 command,
-                capture_output=True,
+                stdout=None if show else subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 stdin=subprocess.DEVNULL,
                 encoding="utf-8",
                 errors="replace",
@@ -217,7 +228,7 @@ class Stage:
             )
         except subprocess.TimeoutExpired as error:
             raise StepFailedError(f"it had not ended after {COMMAND_S:g} s: {' '.join(command)}") from error
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return Ran(done.returncode, done.stdout or "", done.stderr)
 
     def _get(self, call: str, **parameters: str) -> dict[str, Any]:
         """Ask the MLflow server, directly: no proxy of the environment can reach loopback."""
@@ -237,6 +248,14 @@ class Stage:
     def _last_words(self) -> str:
         lines = self.daemon_log.read_text("utf-8", "replace").strip().splitlines()
         return lines[-1][:300] if lines else "it said nothing"
+
+
+def own_name() -> str:
+    """Return how this program was called, as something that can be typed again."""
+    called = sys.argv[0]
+    if os.path.basename(called) != "reprod":
+        return f"{sys.executable} -m reprod"
+    return "reprod" if shutil.which("reprod") == os.path.abspath(called) else called
 
 
 def _require_free(port: int) -> None:

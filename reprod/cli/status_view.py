@@ -163,7 +163,8 @@ def _tracking(screen: Screen, tracking: dict[str, Any], runs: dict[str, Any], to
         if not told:
             screen.prose(f"hint: {_NO_TRACKING_HINT}", 2, "dim")
         return
-    where = f"MLflow {render.safe(tracking.get('uri') or '')}{' (local)' if tracking.get('local') else ''}"
+    address = f" {render.safe(tracking['uri'])}" if tracking.get("uri") else ""
+    where = f"MLflow{address}{' (local)' if tracking.get('local') else ''}"
     if state == "unreachable":
         reason = f": {render.safe(tracking['error'])}" if tracking.get("error") else ""
         screen.prose(f"{where} is unreachable{reason}", 2, "yellow")

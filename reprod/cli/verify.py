@@ -82,7 +82,7 @@ def _mismatches(answer: dict[str, Any]) -> list[str]:
     for entry in found[:_SHOWN]:
         reason = _REASONS.get(str(entry.get("reason")), render.safe(entry.get("reason")))
         if entry.get("silent"):
-            reason += " behind unchanged size and times (silent corruption, or a restored mtime)"
+            reason += " behind unchanged size and times (silent corruption)"
         detail = f"{_value(entry.get('expected'))} → {_value(entry.get('actual'))}"
         lines.append(f"modified: {render.file_name(entry)}  {reason}  {detail}")
     if len(found) > _SHOWN:

@@ -82,7 +82,8 @@ def bind(marks: Sequence[Mark], start_ns: int, slack_ns: int) -> Binding:
     at = _newest_before(marks, before)
     verdict = _bind_start(marks, at, after)
     if verdict is None or verdict.incomplete:  # a file that was still moving may have been read since, unchanged
-        verdict = _bind_ctime(marks, at, before, after) or verdict
+        other = _bind_ctime(marks, at, before, after)
+        verdict = other if verdict is None or (other is not None and not other.incomplete) else verdict
     if verdict is not None:
         return verdict
     if _near(marks, before, after):
@@ -107,7 +108,8 @@ def _bind_start(marks: Sequence[Mark], at: int, after: int) -> Binding | None:
     if at + 1 == len(marks):
         return None
     following = marks[at + 1]
-    whole = following.gap_from_ns is None or following.gap_from_ns > after
+    # A gap that a later mark tells of counts too: a loss is only noticed by the walk that finds what was lost.
+    whole = all(m.gap_from_ns is None or m.gap_from_ns > after for m in marks[at + 1 :] if m.kind != "step")
     hinted_after = following.first_hint_ns is not None and following.first_hint_ns > after
     young = following.low_ctime_ns is not None and following.low_ctime_ns > after
     if following.kind != "step" and whole and hinted_after and young:

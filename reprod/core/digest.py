@@ -6,7 +6,7 @@ Digests are 32 raw bytes here; text (``dt1:`` and lower-case hex) is made at the
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 PREFIX = "dt1:"
 EMPTY = hashlib.sha256(b"").digest()
@@ -29,6 +29,15 @@ def file_line(digest: bytes, name: bytes) -> bytes:
     return b"%b  %b\n" % (digest.hex().encode(), name)
 
 
+def file_lines(files: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return ``(key, line)`` for many ``(name, sha256)``: what ``file_line`` gives, at half its cost."""
+    names = b"".join([name for name, _ in files])
+    if b"\\" in names or b"\n" in names or b"\r" in names:
+        return [(name, file_line(sha256, name)) for name, sha256 in files]
+    digests = b"".join([sha256 for _, sha256 in files]).hex().encode()
+    return [(file[0], b"%b  %b\n" % (digests[64 * i : 64 * i + 64], file[0])) for i, file in enumerate(files)]
+
+
 def directory_line(node: bytes, name: bytes) -> bytes:
     """Return the listing's line for a directory that holds an included entry."""
     flag, escaped = escape(name)
@@ -43,6 +52,23 @@ def link_line(digest: bytes, name: bytes) -> bytes:
 def node(lines: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the digest of a directory from its ``(key, line)`` pairs, in any order."""
     return hashlib.sha256(b"".join([line for _, line in sorted(lines)])).digest()
+
+
+def tree(entries: Mapping[bytes, tuple[bool, bytes]]) -> bytes:
+    """Return the root node of a whole set: ``{path: (is a link, sha256)}``, all of it in memory."""
+    directories: dict[bytes, list[tuple[bytes, bytes]]] = {b"": []}
+    for path, (is_link, sha256) in entries.items():
+        directory, _, name = path.rpartition(b"/")
+        line = link_line(sha256, name) if is_link else file_line(sha256, name)
+        directories.setdefault(directory, []).append((name, line))
+        while directory and (parent := directory.rpartition(b"/")[0]) not in directories:
+            directories[parent] = []
+            directory = parent
+    for directory in sorted(directories, key=len, reverse=True):  # children before their parents
+        if directory:
+            parent, _, name = directory.rpartition(b"/")
+            directories[parent].append((name + b"/", directory_line(node(directories[directory]), name)))
+    return node(directories[b""])
 
 
 def text(digest: bytes) -> str:

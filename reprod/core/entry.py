@@ -6,6 +6,7 @@ can be skipped; it is compared by inequality, never by ``>``. Times are integer 
 
 import os
 import stat
+from base64 import b64encode
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -76,6 +77,14 @@ class Entry:
     content: Content
     mtime_ns: int = 0
     mode: int = 0
+
+
+def named(path: bytes, key: str = "path") -> dict[str, str]:
+    """Return a path for JSON: its display form under ``key``, and ``KEY_b64`` where the bytes are not UTF-8."""
+    try:
+        return {key: path.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {key: display(path), f"{key}_b64": b64encode(path).decode()}
 
 
 def display(path: bytes) -> str:

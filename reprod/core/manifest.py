@@ -4,14 +4,13 @@
 are bytes, times RFC 3339 UTC. Nothing here reads a file: entries come in, JSON values and lines go out.
 """
 
-from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from reprod.core.digest import file_line
-from reprod.core.entry import Entry, Kind, display
+from reprod.core.entry import Entry, Kind, display, named
 
 MANIFEST_VERSION = "1.0"
 
@@ -51,15 +50,15 @@ def document(header: Header, entries: Iterable[Entry], *, list_files: bool = Tru
     count = total = 0
     for entry in entries:
         if entry.content.problem is not None:
-            lists[entry.content.problem.word].append(named(entry.path))
+            lists[entry.content.problem.word].append(_named(entry.path))
         if entry.content.kind is Kind.FILE:
             count, total = count + 1, total + entry.content.size
             if list_files and entry.content.problem is None:
                 files.append(_file(header.data_path, entry))
         elif entry.content.kind is Kind.LINK:
-            lists["symlinks"].append({**named(entry.path), "target_sha256": (entry.content.sha256 or b"").hex()})
+            lists["symlinks"].append({**_named(entry.path), "target_sha256": (entry.content.sha256 or b"").hex()})
         else:
-            lists["special"].append(named(entry.path))
+            lists["special"].append(_named(entry.path))
     seconds = header.processing_seconds
     return {
         "manifest_version": MANIFEST_VERSION,
@@ -89,12 +88,10 @@ def sums(entries: Iterable[Entry]) -> Iterator[bytes]:
             yield file_line(entry.content.sha256, entry.path)
 
 
-def named(path: bytes) -> dict[str, Any]:
-    """Return a path for JSON: a display form, and ``path_b64`` where the bytes are not UTF-8."""
-    try:
-        return {"relative_path": path.decode("utf-8")}
-    except UnicodeDecodeError:
-        return {"relative_path": display(path), "path_b64": b64encode(path).decode()}
+def _named(path: bytes) -> dict[str, Any]:
+    """Return a path under the seed's key; bytes that are not UTF-8 are also in ``path_b64``."""
+    fields = named(path, "relative_path")
+    return {{"relative_path_b64": "path_b64"}.get(key, key): value for key, value in fields.items()}
 
 
 def _file(root: str, entry: Entry) -> dict[str, Any]:
@@ -102,7 +99,7 @@ def _file(root: str, entry: Entry) -> dict[str, Any]:
     hashes = {"sha256": (content.sha256 or b"").hex(), **{name: value.hex() for name, value in content.more.items()}}
     return {
         "path": f"{root.rstrip('/')}/{display(entry.path)}",
-        **named(entry.path),
+        **_named(entry.path),
         "size_bytes": content.size,
         "size_human": human_size(content.size),
         "modified_time": rfc3339(entry.mtime_ns),

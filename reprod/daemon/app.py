@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from reprod import log as logs
+from reprod.capture.process import boot_id
 from reprod.config import Config, DatasetConfig, load
 from reprod.core.run import Payload
 from reprod.daemon import systemd
@@ -32,7 +34,7 @@ from reprod.daemon.sampler import Sampler
 from reprod.daemon.tracking import Tracking
 from reprod.daemon.trigger import Trigger
 from reprod.daemon.work import DatasetWork
-from reprod.errors import ConfigError, NotFoundError, ReprodError, TrackingError
+from reprod.errors import ConfigError, NotFoundError, ReprodError, StateError, TrackingError
 from reprod.sinks.protocol import SinkError
 from reprod.store import files, outbox, registry
 
@@ -41,12 +43,14 @@ STOP_DEADLINE_S = 1.8
 CLOCK_CHECK_S = 5.0
 CLOCK_STEP_NS = 15_000_000  # slewing moves a clock by at most 2.5 ms in five seconds; beyond, it was set
 CRASH_WAIT_S = 5.0
+STUCK_WAIT_S = 5.0  # while the state directory cannot be written
 
 
 def run(config_file: str | None = None) -> int:
     """Run the daemon until SIGTERM or SIGINT; returns 0.
 
     :raises ConfigError: reprod.toml is wrong. :raises AlreadyRunningError: another daemon holds the state directory.
+    :raises ReprodError: what ended it outside one dataset's work: no socket, a damaged registry, a bug.
     """
     logs.configure()
     config = load(config_file)
@@ -54,10 +58,21 @@ def run(config_file: str | None = None) -> int:
         opened = files.open_registry(config.state_dir)
         try:
             daemon = Daemon(config, config_file, opened)
-            anyio.run(daemon.main)
+            try:
+                anyio.run(daemon.main)
+            except ExceptionGroup as group:
+                first = _first(group)
+                raise (first if isinstance(first, ReprodError) else daemon.bug(first)) from group
         finally:
             opened.db.close()
     return 0
+
+
+def _first(error: Exception) -> Exception:
+    """Return the first exception in a group, which ended the others."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class Daemon:
@@ -72,6 +87,10 @@ class Daemon:
         self.pid = os.getpid()
         self.started_ns = time.time_ns()
         self.works: dict[str, DatasetWork] = {}
+        self._stuck: StateError | None = None
+        self._stuck_until_s = 0.0
+        opened.db.write(lambda c: registry.see_boot(c, boot_id(), self.started_ns))
+        self.boots = opened.db.read(registry.boots)
         self.scratch = config.state_dir / "scratch"
         self.tracking = Tracking(config, self.log)
         self.trigger = Trigger(self)
@@ -151,7 +170,10 @@ class Daemon:
 
     def _note_whole(self) -> None:
         """A dataset has a complete version again: runs that were recorded as incomplete may be provable now."""
-        self.records.write(outbox.hurry_incomplete)
+        try:
+            self.records.write(outbox.hurry_incomplete)
+        except StateError as error:  # they are looked at again on a timer too
+            self.be_stuck(error)
         self.trigger.ring()
 
     async def reload(self) -> dict[str, Any]:
@@ -175,6 +197,23 @@ class Daemon:
         self.log.warning(
             "delivery.postponed", run_id=row.run_id, error=error.message, detail=getattr(error, "detail", "") or None
         )
+
+    def be_stuck(self, error: StateError) -> float:
+        """Note that the registry cannot be written (no space, read-only); return how long to wait with the next try."""
+        if self.stuck is None:
+            self.log.error("daemon.stuck", error=error.message, hint=error.hint)
+        self._stuck, self._stuck_until_s = error, time.monotonic() + 2 * STUCK_WAIT_S
+        return STUCK_WAIT_S
+
+    @property
+    def stuck(self) -> StateError | None:
+        """Why the registry could not be written lately, if that was tried."""
+        return self._stuck if time.monotonic() < self._stuck_until_s else None
+
+    def bug(self, unexpected: Exception) -> ReprodError:
+        """Log an exception that nobody expected, with its traceback, and return it as an error to go on with."""
+        self.log.error("daemon.bug", traceback="".join(traceback.format_exception(unexpected)))
+        return ReprodError(f"unexpected {type(unexpected).__name__}: {unexpected}", hint="this is a bug; report it")
 
     async def tag(self, run_id: str, dataset: str) -> None:
         """Set ``reprod.dataset`` on a run, so that it is noticed as any other."""

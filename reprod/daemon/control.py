@@ -21,6 +21,7 @@ import anyio
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from reprod.config.places import is_system_account
 from reprod.daemon.methods import METHODS, Caller
 from reprod.errors import ReprodError, StateError, UsageError
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 MAX_LINE = 8 << 20
 MAX_CLIENTS = 64
 IDLE_S = 60.0
-RATE, RATE_WINDOW_S = 300, 10.0  # calls of one user; a sweep that starts 100 runs at once makes 200
+RATE, RATE_WINDOW_S = 300, 10.0  # calls of another user; a sweep that starts 100 runs at once makes 200
 
 _UCRED = struct.Struct("3i")
 
@@ -52,7 +53,7 @@ class Control:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             # A system daemon answers every local user, and decides by call; a user's own only that user.
-            listener = await anyio.create_unix_listener(path, mode=0o666 if os.geteuid() == 0 else 0o600)
+            listener = await anyio.create_unix_listener(path, mode=0o666 if is_system_account() else 0o600)
         except OSError as error:
             raise StateError(
                 f"cannot listen on {path}: {error.strerror}", hint="set REPROD_SOCKET to a path that can be written"
@@ -110,7 +111,8 @@ class Control:
         if method not in METHODS:
             raise UsageError(f"the daemon knows no method {method!r}", hint="it is older than the client: restart it")
         needs, call = METHODS[method]
-        self._limit(caller.uid)
+        if needs == "any" and caller.uid not in {0, os.geteuid()}:
+            self._limit(caller.uid)
         if not self._may(caller, needs):
             self._daemon.log.warning("control.refused", method=method, uid=caller.uid)
             raise StateError(f"uid {caller.uid} may not {method} on this daemon", hint="ask its user, or use sudo")

@@ -14,7 +14,7 @@ from anyio import to_thread
 
 from reprod.core.run import ENDED, Payload
 from reprod.core.snapshot import Snapshot
-from reprod.errors import DamagedError, NotFoundError, ReprodError
+from reprod.errors import DamagedError, NotFoundError, ReprodError, StateError
 from reprod.ops.deliver import deliver, deliver_params
 from reprod.sinks.protocol import RETRIED, SinkError
 from reprod.store import files, outbox
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 IDLE_S = 30.0
 STATUS_CHUNK = 100  # runs asked about in one call
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # after an unreachable server: one row tries it, not each of the outbox
 
 
 class Courier:
@@ -34,9 +35,16 @@ class Courier:
         self._daemon = daemon
         self._bell = anyio.Event()
         self._next_look_s = 0.0
+        self._paused_until_s = 0.0
+        self._pause_s = FIRST_PAUSE_S
 
     def ring(self) -> None:
         """Something became due."""
+        self._bell.set()
+
+    def resume(self) -> None:
+        """The server answers again."""
+        self._paused_until_s, self._pause_s = 0.0, FIRST_PAUSE_S
         self._bell.set()
 
     async def run(self) -> None:
@@ -47,23 +55,30 @@ class Courier:
             wait_s = IDLE_S
             if tracking.state != "none":
                 await tracking.ready.wait()
-                await self._deliver_due()
-                await self._finish_ended()
-                wait_s = await self._seconds_to_next()
+                try:
+                    await self._deliver_due()
+                    await self._finish_ended()
+                    wait_s = await self._seconds_to_next()
+                except StateError as error:
+                    wait_s = self._daemon.be_stuck(error)
             with anyio.move_on_after(wait_s):
                 await self._bell.wait()
 
     async def _seconds_to_next(self) -> float:
-        due = await to_thread.run_sync(lambda: self._daemon.records.read(outbox.next_due_ns))
+        key, now = self._daemon.tracking.key, anyio.current_time()
+        due = await to_thread.run_sync(lambda: self._daemon.records.read(lambda c: outbox.next_due_ns(c, key)))
         left = (due - time.time_ns()) / 1e9 if due is not None else IDLE_S
-        return max(0.05, min(left, IDLE_S, self._next_look_s - anyio.current_time()))
+        return max(0.05, min(max(left, self._paused_until_s - now), IDLE_S, self._next_look_s - now))
 
     async def _deliver_due(self) -> None:
-        while True:
+        while anyio.current_time() >= self._paused_until_s:
             rows = await to_thread.run_sync(self._due)
             for row in rows:
                 if not await self._deliver(row):
+                    self._paused_until_s = anyio.current_time() + self._pause_s
+                    self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
                     return
+                self._pause_s = FIRST_PAUSE_S
             if not rows:
                 return
 
@@ -86,6 +101,9 @@ class Courier:
             return True
         except ReprodError as error:
             await to_thread.run_sync(daemon.postpone, row, error)
+            return True
+        except Exception as unexpected:  # noqa: BLE001 - one run that cannot be written must not end the daemon
+            await to_thread.run_sync(daemon.postpone, row, daemon.bug(unexpected))
             return True
         state, ended, renamed = done
         daemon.log.info("run.captured", run_id=row.run_id, state=state, params_written=ended, renamed=renamed or None)

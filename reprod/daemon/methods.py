@@ -16,7 +16,7 @@ import reprod
 from reprod.capture.process import boot_id, is_alive
 from reprod.core import digest
 from reprod.core.binding import Assurance
-from reprod.core.entry import display
+from reprod.core.entry import named
 from reprod.core.environment import ProcessContext, convert, encode
 from reprod.core.manifest import rfc3339
 from reprod.core.run import dataset_names
@@ -103,7 +103,14 @@ async def scan(daemon: "Daemon", params: dict[str, Any], _caller: Caller, notify
 def _scanned(work: DatasetWork, request: Request, before: int | None) -> dict[str, Any]:
     name, report = work.dataset.name, request.report
     if report is None:
-        return {"name": name, "error": request.error.message if request.error else "it did not run", "complete": False}
+        error = request.error or IncompleteError(f"{name} was not walked", hint="reprod status")
+        return {
+            "name": name,
+            "error": error.message,
+            "exit_code": error.exit_code,
+            "hint": error.hint,
+            "complete": False,
+        }
     version, counts = report.version, report.counts
     changed = version.seq != before
     return {
@@ -120,7 +127,7 @@ def _scanned(work: DatasetWork, request: Request, before: int | None) -> dict[st
         "hashed_files": counts.hashed_files,
         "hashed_bytes": counts.hashed_bytes,
         "seconds": round(report.seconds, 3),
-        "problems": [{"path": display(p), "problem": kind.word} for p, kind in report.problems[:SHOWN_PROBLEMS]],
+        "problems": [{**named(p), "problem": kind.word} for p, kind in report.problems[:SHOWN_PROBLEMS]],
         "problem_count": version.problems,
     }
 

@@ -12,7 +12,7 @@ from anyio import to_thread
 
 from reprod.capture.environment import read_host, read_prefix
 from reprod.core.environment import Environment, encode
-from reprod.errors import ReprodError
+from reprod.errors import ReprodError, StateError
 from reprod.store import snapshots
 
 if TYPE_CHECKING:
@@ -33,20 +33,25 @@ class Sampler:
     async def run(self) -> None:
         """Sample until cancelled."""
         while True:
-            await to_thread.run_sync(self._sample_all)
-            await anyio.sleep(self._daemon.config.environment.interval_seconds)
+            wait_s = self._daemon.config.environment.interval_seconds
+            try:
+                await to_thread.run_sync(self._sample_all)
+            except StateError as error:
+                wait_s = min(wait_s, self._daemon.be_stuck(error))
+            await anyio.sleep(wait_s)
 
     def _sample_all(self) -> None:
         self._keep(HOST, read_host())
         for prefix in self._daemon.config.environment.interpreters:
             try:
-                self._keep(prefix, read_prefix(prefix))
+                environment = read_prefix(prefix)
             except ReprodError as error:
                 if self.failed.get(prefix) != error.message:
                     self._daemon.log.warning("environment.sample_failed", prefix=prefix, error=error.message)
                 self.failed[prefix] = error.message
             else:
                 self.failed.pop(prefix, None)
+                self._keep(prefix, environment)
         self.last_ns = time.time_ns()
 
     def _keep(self, subject: str, environment: Environment) -> None:

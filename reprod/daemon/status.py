@@ -8,7 +8,7 @@ import psutil
 
 import reprod
 from reprod.core import digest
-from reprod.core.entry import Problem, display
+from reprod.core.entry import Problem, named
 from reprod.core.manifest import rfc3339
 from reprod.daemon.work import DatasetWork
 from reprod.store import outbox
@@ -25,8 +25,10 @@ EVENTS = frozenset({
     "config.refused",
     "config.dataset_disabled",
     "control.refused",
+    "daemon.bug",
     "daemon.started",
     "daemon.stopped",
+    "daemon.stuck",
     "dataset.added",
     "dataset.change_unannounced",
     "dataset.crashed",
@@ -40,6 +42,7 @@ EVENTS = frozenset({
     "environment.changed",
     "environment.handed_over",
     "environment.sample_failed",
+    "library_log",  # another library's logging
     "registry.rebuilt",
     "run.captured",
     "run.deleted",
@@ -54,6 +57,7 @@ EVENTS = frozenset({
     "tracking.recovered",
     "watch.armed",
     "watch.lost",
+    "watch.no_cookie",
     "watch.overflow",
     "watch.polling",
 })  # fmt: skip
@@ -144,7 +148,7 @@ def progress(work: DatasetWork) -> dict[str, Any] | None:
 
 
 def _problem(path: bytes, problem: Problem) -> dict[str, str]:
-    return {"path": display(path), "problem": problem.word}
+    return {**named(path), "problem": problem.word}
 
 
 def _misconfigured(name: str, message: str, hint: str) -> dict[str, Any]:
@@ -168,6 +172,8 @@ def _misconfigured(name: str, message: str, hint: str) -> dict[str, Any]:
 def _attention(daemon: "Daemon", datasets: list[dict[str, Any]], counts: outbox.Counts) -> list[dict[str, str]]:
     """Return what a person should act on, each with what to do."""
     needs = _tracking_needs(daemon, counts)
+    if daemon.stuck is not None:
+        needs.append(_need(f"nothing can be written down: {daemon.stuck.message}", daemon.stuck.hint))
     if daemon.registry_set_aside is not None:
         lost = f"the registry was damaged and rebuilt; the old one is {daemon.registry_set_aside}"
         needs.append(_need(lost, "runs that waited in it are found again by polling; look at the file, then remove it"))
@@ -180,7 +186,7 @@ def _attention(daemon: "Daemon", datasets: list[dict[str, Any]], counts: outbox.
         if work.set_aside is not None
     ]
     for shown in datasets:
-        needs += _dataset_needs(shown)
+        needs += [{"dataset": shown["name"], **need} for need in _dataset_needs(shown)]
     return needs
 
 

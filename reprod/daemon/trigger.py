@@ -13,10 +13,9 @@ import anyio
 import msgspec
 from anyio import to_thread
 
-from reprod.capture.process import boot_id
 from reprod.core.environment import ProcessContext
 from reprod.core.run import PendingRun, dataset_names
-from reprod.errors import ReprodError
+from reprod.errors import ReprodError, StateError
 from reprod.ops.publish import Walked, publish, slack_ns
 from reprod.sinks.protocol import SinkError
 from reprod.store import outbox, snapshots
@@ -50,15 +49,22 @@ class Trigger:
         async with anyio.create_task_group() as group:
             while True:
                 self._bell = anyio.Event()
-                await self._publish_due(group)
-                if daemon.tracking.state == "none":
-                    wait_s = LONGEST_POLL_S
-                else:
-                    await daemon.tracking.ready.wait()
-                    wait_s = await self._poll(wait_s)
-                    await self._publish_due(group)
+                try:
+                    wait_s = await self._round(group, wait_s)
+                except StateError as error:
+                    wait_s = daemon.be_stuck(error)
                 with anyio.move_on_after(wait_s * random.uniform(0.9, 1.1)):  # noqa: S311 - jitter, not a secret
                     await self._bell.wait()
+
+    async def _round(self, group: anyio.abc.TaskGroup, wait_s: float) -> float:
+        """Publish what is due, ask for more; return how long to wait until the next round."""
+        await self._publish_due(group)
+        if self._daemon.tracking.state == "none":
+            return LONGEST_POLL_S
+        await self._daemon.tracking.ready.wait()
+        wait_s = await self._poll(wait_s)
+        await self._publish_due(group)
+        return wait_s
 
     async def _poll(self, wait_s: float) -> float:
         """Ask for tagged runs and take in those of our datasets; return how long to wait until the next poll."""
@@ -74,7 +80,7 @@ class Trigger:
             return min(2 * wait_s, LONGEST_POLL_S)
         if tracking.note(None):
             await to_thread.run_sync(lambda: daemon.records.write(outbox.hurry))
-            daemon.courier.ring()
+            daemon.courier.resume()
         known = set(daemon.works)
         ours = [run for run in pending if known.intersection(dataset_names(run.dataset))]
         if ours:
@@ -105,15 +111,23 @@ class Trigger:
             run = msgspec.json.decode(delivery.run, type=PendingRun)
             await self._publish_run(delivery, run)
         except ReprodError as error:
-            await to_thread.run_sync(daemon.postpone, delivery, error)
+            await self._postpone(delivery, error)
+        except Exception as unexpected:  # noqa: BLE001 - one run that cannot be published must not end the daemon
+            await self._postpone(delivery, daemon.bug(unexpected))
         finally:
             self._publishing.discard(delivery.id)
         daemon.courier.ring()
 
+    async def _postpone(self, delivery: outbox.Delivery, error: ReprodError) -> None:
+        try:
+            await to_thread.run_sync(self._daemon.postpone, delivery, error)
+        except StateError as stuck:  # then it is tried again with the next poll
+            self._daemon.be_stuck(stuck)
+
     async def _publish_run(self, delivery: outbox.Delivery, run: PendingRun) -> None:
         daemon = self._daemon
         context = ProcessContext.parse(run.context) if run.context else None
-        slack = slack_ns(context, frozenset({boot_id()}), daemon.config.mlflow.clock_slack_seconds)
+        slack = slack_ns(context, daemon.boots, daemon.config.mlflow.clock_slack_seconds)
         # A walk that begins within the slack of the start proves nothing: let it pass first.
         await anyio.sleep(min(max(0.0, run.start_ms / 1e3 + slack / 1e9 + 0.005 - time.time()), slack / 1e9 + 1))
         names = dataset_names(run.dataset)
@@ -124,10 +138,11 @@ class Trigger:
                     group.start_soon(self._walk, name, walked)
             if context is not None:
                 group.start_soon(self._await_handover, context)
-        unknown = tuple(name for name in names if name not in {item.config.name for item in walked})
+        unknown = tuple(name for name in names if name not in daemon.works)
+        missed = [name for name in names if name in daemon.works and name not in {item.config.name for item in walked}]
+        if missed or not walked:
+            raise StateError(f"{', '.join(missed) or run.dataset} could not be walked", hint="reprod status")
         walked.sort(key=lambda item: names.index(item.config.name))
-        if not walked:
-            return  # removed meanwhile, or no file could be opened: the row stays and is tried again
         snapshot = await to_thread.run_sync(publish, daemon.records, delivery, run, walked, unknown, slack)
         if delivery.snapshot is not None and snapshot.state == "incomplete":
             await self._look_again(delivery)

@@ -134,8 +134,9 @@ class DatasetWork:
                 await self._serve()
         finally:
             with anyio.CancelScope(shield=True):
-                if self.db is not None:
-                    await to_thread.run_sync(self.db.close)
+                db, self.db = self.db, None
+                if db is not None:
+                    await to_thread.run_sync(db.close)
 
     async def walked(self, *, rehash: bool = False, accept_root: bool = False) -> Request:
         """Wait for a full walk that begins after this call, shared with all who wait; its failure is in the result."""

@@ -1,32 +1,42 @@
 """Hash many files at once: worker processes for small files, threads for large ones, in-line when there are few.
 
 A pool belongs to one refresh and dies with it: workers are spawned at the first full batch (some 60 ms) and inherit the
-open root. What is in flight is bounded, so memory does not grow with the tree. Batches come back in any order.
+open root. Each has a few batches queued in its pipe, so that it never waits for the interpreter lock of the caller, who
+is busy writing rows. What is in flight is bounded, so memory does not grow with the tree. Results come in any order.
 """
 
+import errno
 import os
+import selectors
+import struct
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, Self
 
-from reprod.errors import ReprodError
+import msgspec
+
 from reprod.fs.hash import Hashed, Outcome, hash_at
 from reprod.fs.ladder import Ladder
-from reprod.fs.worker import LARGE, Batch, hash_batch, receive, send
+from reprod.fs.worker import LARGE, Batch, frame, hash_batch
 
-BATCH_FILES = 256  # a hop costs about 0.1 ms: 0.4 us a file
+BATCH_FILES = 256  # some 2 ms of work: small enough to share evenly, large enough that a hop does not count
 BATCH_BYTES = 8 << 20
+BATCH_NAMES = 16 << 10  # bytes of names and paths
+QUEUED_NAMES = 48 << 10  # of names in one worker's pipe; a pipe holds 64 KiB, so sending never blocks
 MAX_WORKERS = 8
+ATTEMPTS = 2  # a batch whose worker died is given to another once, then done here
 
 #: How long a worker may take for one batch of at most 8 MiB before it is given up: a hung mount, not a slow disk.
 BATCH_TIMEOUT_S = 600.0
 
+_LENGTH = struct.Struct("<I")
 
 #: What a caller hangs on a file and gets back with its result.
 Tag = Any
@@ -36,12 +46,31 @@ Row = tuple[bytes, bytes, Tag, Hashed]
 
 
 @dataclass(slots=True)
-class _Open:
-    """The batch being filled: directories, each with names and tags."""
+class _Batch:
+    """Directories, each with names and tags; filled here, hashed elsewhere."""
 
     groups: list[tuple[bytes, list[bytes], list[Tag]]] = field(default_factory=list)
     files: int = 0
     size: int = 0
+    names: int = 0
+    attempts: int = 0
+
+    def add(self, directory: bytes, name: bytes, size: int, tag: Tag) -> bool:
+        """Take one file; whether the batch is full now."""
+        if not self.groups or self.groups[-1][0] != directory:
+            self.groups.append((directory, [], []))
+            self.names += len(directory)
+        _, names, tags = self.groups[-1]
+        names.append(name)
+        tags.append(tag)
+        self.files += 1
+        self.size += size
+        self.names += len(name)
+        return self.files >= BATCH_FILES or self.size >= BATCH_BYTES or self.names >= BATCH_NAMES
+
+    def asked(self) -> Batch:
+        """Return what a worker is sent."""
+        return [(path, names) for path, names, _ in self.groups]
 
     def rows(self, results: Iterable[Hashed]) -> list[Row]:
         """Put results, in the order of the batch, beside what they are of."""
@@ -53,8 +82,62 @@ class _Open:
         ]
 
 
+class _Worker:
+    """A worker process with the batches in its pipe."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        if process.stdin is None or process.stdout is None:
+            raise ValueError("a worker needs pipes")
+        self.process = process
+        self.stdin, self.stdout = process.stdin.fileno(), process.stdout.fileno()
+        self.queued: deque[_Batch] = deque()
+        self.since = time.monotonic()
+        self._read = bytearray()
+
+    def takes(self, batch: _Batch) -> bool:
+        """Whether a batch fits into the pipe without blocking."""
+        return not self.queued or sum(b.names for b in self.queued) + batch.names <= QUEUED_NAMES
+
+    def send(self, batch: _Batch) -> None:
+        """Queue a batch. Raises OSError if the process is gone."""
+        if not self.queued:
+            self.since = time.monotonic()
+        self.queued.append(batch)
+        data = memoryview(frame(batch.asked()))
+        while data:
+            data = data[os.write(self.stdin, data) :]
+
+    def receive(self) -> list[list[Row]]:
+        """Read what is there and return finished batches. Raises OSError at EOF and for garbage."""
+        data = os.read(self.stdout, 1 << 20)
+        if not data:
+            raise OSError(errno.EPIPE, "the worker ended")
+        self._read += data
+        done: list[list[Row]] = []
+        while len(self._read) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(self._read)[0]
+            if len(self._read) < end:
+                break
+            try:
+                results = msgspec.msgpack.decode(memoryview(self._read)[_LENGTH.size : end], type=list[Hashed])
+            except msgspec.MsgspecError as error:
+                raise OSError(errno.EPROTO, "the worker sent garbage") from error
+            del self._read[:end]
+            done.append(self.queued.popleft().rows(results))
+            self.since = time.monotonic()
+        return done
+
+    def close(self) -> None:
+        """Kill the process and reap it."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
+
+
 class HashPool:
-    """Feeds files to workers and yields their results in batches.
+    """Feeds files to workers and yields their results in batches. Used by one thread.
 
     :param root: descriptor of the dataset's root, the caller's.
     :param workers: 0 means as many as there are processors, at most 8.
@@ -63,13 +146,14 @@ class HashPool:
     def __init__(self, root: int, *, slack_ns: int, extra: tuple[str, ...] = (), workers: int = 0) -> None:
         self._root, self._slack_ns, self._extra = root, slack_ns, extra
         self.workers = workers or min(MAX_WORKERS, len(os.sched_getaffinity(0)))
-        self._small: ThreadPoolExecutor | None = None
+        self._open = _Batch()
+        self._waiting: deque[_Batch] = deque()
+        self._ready: list[list[Row]] = []
+        self._alive: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
         self._large: ThreadPoolExecutor | None = None
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._mine = threading.local()
+        self._reading: set[Future[list[Row]]] = set()
         self._stopping = threading.Event()
-        self._open = _Open()
-        self._pending: set[Future[list[Row]]] = set()
 
     def add(self, directory: bytes, name: bytes, size: int, tag: Tag = None) -> None:
         """Take one file; ``tag`` comes back with its result.
@@ -77,54 +161,41 @@ class HashPool:
         Where the size is not known give 0: a large file then comes back as LARGE, with its size, to be added again.
         """
         if size >= LARGE:
-            self._pending.add(self._threads().submit(self._hash_large, directory, name, tag))
-            return
-        batch = self._open
-        if not batch.groups or batch.groups[-1][0] != directory:
-            batch.groups.append((directory, [], []))
-        _, names, tags = batch.groups[-1]
-        names.append(name)
-        tags.append(tag)
-        batch.files += 1
-        batch.size += size
-        if batch.files >= BATCH_FILES or batch.size >= BATCH_BYTES:
-            self._submit_small()
+            if self._large is None:
+                self._large = ThreadPoolExecutor(self.workers, thread_name_prefix="reprod-hash")
+            self._reading.add(self._large.submit(self._hash_large, directory, name, tag))
+        elif self._open.add(directory, name, size, tag):
+            self._waiting.append(self._open)
+            self._open = _Batch()
+            self._send_waiting()
 
     def collect(self, checkpoint: Callable[[], None], *, everything: bool = False) -> Iterator[list[Row]]:
-        """Yield finished batches: whatever is needed to keep the window bounded, or all that is left.
+        """Yield finished batches: what is needed to keep the window bounded, or all that is left.
 
         ``checkpoint`` is called at least every 100 ms while waiting; it raises to stop.
         """
         if everything:
-            yield from self._last_batch()
-        window = 0 if everything else 3 * self.workers
-        while self._pending:
-            done, _ = wait(
-                self._pending, timeout=0.1 if len(self._pending) > window else 0, return_when=FIRST_COMPLETED
-            )
+            self._take_last()
+        while self._in_flight():
+            enough = not everything and len(self._waiting) <= self.workers and len(self._reading) <= 2 * self.workers
+            self._receive_small(0.0 if enough or self._reading or self._ready else 0.1)
+            self._receive_large(0.0 if enough or self._ready else 0.1)
             checkpoint()
-            self._pending -= done
-            for future in done:
-                yield future.result()
-            if not done and len(self._pending) <= window:
+            found, self._ready = self._ready, []
+            yield from found
+            self._send_waiting()
+            if enough and not found:
                 return
 
     def close(self) -> None:
         """Stop at once: running reads end at their next chunk, workers are killed."""
         self._stopping.set()
-        for process in self._processes:
-            process.kill()
-        for executor in (self._small, self._large):
-            if executor is not None:
-                executor.shutdown(wait=True, cancel_futures=True)
-        for process in self._processes:
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    try:
-                        stream.close()
-                    except BrokenPipeError:
-                        pass  # what it had not read yet is not needed any more
+        for worker in self._alive:
+            worker.close()
+        self._alive.clear()
+        self._selector.close()
+        if self._large is not None:
+            self._large.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
@@ -132,31 +203,103 @@ class HashPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _last_batch(self) -> Iterator[list[Row]]:
+    # --- small files -------------------------------------------------------------------------------------------------
+
+    def _in_flight(self) -> bool:
+        return bool(self._ready or self._waiting or self._reading or any(worker.queued for worker in self._alive))
+
+    def _take_last(self) -> None:
         """Hash what is left of the open batch: here, if it is all there ever was, else in a worker."""
-        if self._small is not None:
-            self._submit_small()
-        elif self._open.files:
-            batch, self._open = self._open, _Open()
-            with Ladder(self._root) as ladder:
-                for group in batch.groups:
-                    if self._stopping.is_set():
-                        return
-                    results = hash_batch(ladder, [group[:2]], self._slack_ns, self._extra)
-                    yield _Open([group]).rows(results)
+        batch, self._open = self._open, _Batch()
+        if self._alive and batch.files:
+            self._waiting.append(batch)
+            self._send_waiting()
+        elif batch.files:
+            self._hash_here(batch)
 
-    def _threads(self) -> ThreadPoolExecutor:
-        if self._large is None:
-            self._large = ThreadPoolExecutor(self.workers, thread_name_prefix="reprod-hash")
-        return self._large
+    def _hash_here(self, batch: _Batch) -> None:
+        with Ladder(self._root) as ladder:
+            self._ready.append(batch.rows(hash_batch(ladder, batch.asked(), self._slack_ns, self._extra)))
 
-    def _submit_small(self) -> None:
-        if not self._open.files:
+    def _send_waiting(self) -> None:
+        """Give waiting batches to the least busy workers, as many as fit; spawn what is missing."""
+        while self._waiting:
+            batch = self._waiting[0]
+            if len(self._alive) < self.workers and all(worker.queued for worker in self._alive):
+                self._spawn()
+            if not self._alive:  # no process to be had (memory, descriptors): slower, and as right
+                self._hash_here(self._waiting.popleft())
+                continue
+            worker = min(self._alive, key=lambda w: len(w.queued))
+            if not worker.takes(batch):
+                return
+            self._waiting.popleft()
+            try:
+                worker.send(batch)
+            except OSError:
+                self._bury(worker)
+
+    def _receive_small(self, timeout_s: float) -> None:
+        """Take what workers have finished; a worker that died or hangs gives its batches back."""
+        if not self._alive:
             return
-        if self._small is None:
-            self._small = ThreadPoolExecutor(self.workers, thread_name_prefix="reprod-feed")
-        batch, self._open = self._open, _Open()
-        self._pending.add(self._small.submit(self._feed, batch))
+        for key, _ in self._selector.select(timeout_s):
+            worker: _Worker = key.data
+            try:
+                self._ready += worker.receive()
+            except OSError:
+                self._bury(worker)
+        for worker in [w for w in self._alive if w.queued and time.monotonic() - w.since > BATCH_TIMEOUT_S]:
+            stuck = worker.queued.popleft()
+            self._ready.append(stuck.rows([Hashed(Outcome.UNREADABLE, error=errno.ETIMEDOUT)] * stuck.files))
+            self._bury(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        """Take the batches of a dead worker back: another gets them; what killed two is done here."""
+        self._selector.unregister(worker.stdout)
+        self._alive.remove(worker)
+        worker.close()
+        for batch in worker.queued:
+            batch.attempts += 1
+            if batch.attempts < ATTEMPTS:
+                self._waiting.append(batch)
+            else:
+                self._hash_here(batch)
+
+    def _spawn(self) -> None:
+        package = str(Path(__file__).parents[2])  # found even where reprod is only on the parent's sys.path
+        paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        command = [
+            sys.executable,
+            "-m",
+            "reprod.fs.worker",
+            str(self._root),
+            str(self._slack_ns),
+            ",".join(self._extra),
+        ]
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                pass_fds=(self._root,),
+                env={**os.environ, "PYTHONPATH": paths},
+                cwd="/",
+            )
+        except OSError:
+            self.workers = len(self._alive)  # what runs must do
+            return
+        worker = _Worker(process)
+        self._alive.append(worker)
+        self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
+
+    # --- large files -------------------------------------------------------------------------------------------------
+
+    def _receive_large(self, timeout_s: float) -> None:
+        if self._reading:
+            done, self._reading = wait(self._reading, timeout=timeout_s, return_when=FIRST_COMPLETED)
+            self._ready += [future.result() for future in done]
 
     def _hash_large(self, directory: bytes, name: bytes, tag: Tag) -> list[Row]:
         try:
@@ -166,59 +309,5 @@ class HashPool:
         except (FileNotFoundError, NotADirectoryError):
             hashed = Hashed(Outcome.VANISHED)
         except OSError as error:
-            hashed = Hashed(Outcome.UNREADABLE, error=error.errno or 5)
+            hashed = Hashed(Outcome.UNREADABLE, error=error.errno or errno.EIO)
         return [(directory, name, tag, hashed)]
-
-    def _feed(self, batch: _Open) -> list[Row]:
-        """Have this thread's worker hash a batch. A worker that dies is replaced once; then the batch is done here."""
-        asked: Batch = [group[:2] for group in batch.groups]
-        for _ in range(2):
-            if self._stopping.is_set():
-                raise ReprodError("hashing was stopped")
-            try:
-                return batch.rows(self._ask(asked))
-            except (OSError, ValueError):
-                self._mine.worker = None  # killed from outside (out of memory?): another one takes the batch
-        with Ladder(self._root) as ladder:
-            return batch.rows(hash_batch(ladder, asked, self._slack_ns, self._extra))
-
-    def _ask(self, batch: Batch) -> list[Hashed]:
-        worker = getattr(self._mine, "worker", None) or self._spawn()
-        timer = threading.Timer(BATCH_TIMEOUT_S, worker.kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            send(cast("BinaryIO", worker.stdin), batch)
-            reply = receive(cast("BinaryIO", worker.stdout), list[Hashed])
-        finally:
-            timer.cancel()
-        if reply is None:
-            raise OSError("the worker ended")
-        return cast("list[Hashed]", reply)
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        package = str(Path(__file__).parents[2])  # found even where reprod is only on the parent's sys.path
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-        }
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "reprod.fs.worker", str(self._root), str(self._slack_ns), ",".join(self._extra)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=(self._root,),
-            env=environment,
-            cwd="/",
-        )
-        self._processes.append(worker)
-        self._mine.worker = worker
-        if self._stopping.is_set():
-            worker.kill()
-        return worker
-
-
-def wait_until_settled(ctime_ns: int, slack_ns: int) -> None:
-    """Sleep until a read of a file with this ctime can be clean; at most the slack, nothing for a ctime to come."""
-    left = ctime_ns + slack_ns - time.time_ns()
-    if 0 < left <= slack_ns:
-        time.sleep(left / 1e9 + 0.001)

@@ -27,7 +27,8 @@ class Listing:
 
     ``files`` are the selected regular files, symlinks and special files; a None means that it is a regular file nobody
     has stat'ed yet, because the directory is new and all of it is going to be opened anyway. ``directories`` are the
-    selected subdirectories. With ``error`` the listing is incomplete: absence from it proves nothing.
+    selected subdirectories. With ``error`` the listing is incomplete: absence from it proves nothing. ``foreign``: it
+    is on another device than the root, so something was mounted there, and no ctime tells when.
     """
 
     path: bytes
@@ -36,6 +37,7 @@ class Listing:
     files: dict[bytes, Stat | None] = field(default_factory=dict)
     directories: list[bytes] = field(default_factory=list)
     error: OSError | None = None
+    foreign: bool = False
 
 
 def stat_tuple(st: os.stat_result) -> Stat:
@@ -72,6 +74,7 @@ def walk(
     :param checkpoint: called once a directory; raises to stop.
     :param is_new: whether the regular files of a directory need no stat (see Listing).
     """
+    device = os.fstat(root).st_dev
     with Ladder(root) as ladder:
         pending = [top]
         while pending:
@@ -80,14 +83,12 @@ def walk(
             try:
                 fd = ladder.open(path) if path else root
                 st = os.fstat(fd)
-            except FileNotFoundError:
-                continue  # gone since its parent was listed: that is a change of the parent, found by the next look
             except OSError as error:
                 yield Listing(path, -1, None, error=error)
                 continue
             if (st.st_dev, st.st_ino) in skip:
                 continue
-            listing = Listing(path, fd, stat_tuple(st))
+            listing = Listing(path, fd, stat_tuple(st), foreign=st.st_dev != device)
             _list(listing, selection, stat_files=not is_new(path))
             yield listing
             pending.extend(join(path, name) for name in listing.directories)

@@ -26,11 +26,10 @@ Batch = list[tuple[bytes, list[bytes]]]
 _LENGTH = struct.Struct("<I")
 
 
-def send(stream: BinaryIO, message: Any) -> None:
-    """Write one frame."""
+def frame(message: Any) -> bytes:
+    """Return a message as one frame."""
     body = msgspec.msgpack.encode(message)
-    stream.write(_LENGTH.pack(len(body)) + body)
-    stream.flush()
+    return _LENGTH.pack(len(body)) + body
 
 
 def receive(stream: BinaryIO, shape: Any = Any) -> Any | None:
@@ -68,7 +67,8 @@ def main(argv: list[str]) -> int:
         while (batch := receive(stdin, Batch)) is not None:
             rows = hash_batch(ladder, batch, slack_ns, extra)
             ladder.close()  # the next batch may come after a rename; never trust an old rung
-            send(stdout, rows)
+            stdout.write(frame(rows))
+            stdout.flush()
     return 0
 
 

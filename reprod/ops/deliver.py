@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,15 @@ class Delivered:
     renamed: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The names that were looked up on a run before we wrote to it, and which of them it had by then."""
+
+    artifacts: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    taken: Taken = field(default_factory=Taken)
+
+
 def deliver(
     records: Database,
     delivery: outbox.Delivery,
@@ -74,8 +83,8 @@ def deliver(
     try:
         files = _write_files(folder, snapshot, environment, open_dataset, max_inline_files)
         metrics = _metrics(snapshot)
-        taken = _prepared(records, delivery, child, files, list(metrics))
-        for path in taken.artifacts_taken:  # the user's own: ours goes beside it, under reprod/
+        taken = _prepared(records, delivery, child, files, metrics)
+        for path in set(files).intersection(taken.artifacts_taken):  # the user's own: ours goes beside it
             target = folder / "reprod" / path
             target.parent.mkdir(parents=True, exist_ok=True)
             (folder / path).rename(target)
@@ -122,13 +131,26 @@ def _current(child: MlflowChild, delivery: outbox.Delivery) -> PendingRun:
 
 
 def _prepared(
-    records: Database, delivery: outbox.Delivery, child: MlflowChild, files: Iterable[str], metrics: list[str]
+    records: Database, delivery: outbox.Delivery, child: MlflowChild, files: Iterable[str], metrics: Iterable[str]
 ) -> Taken:
-    """Return what the run had before our first upload, asked once and frozen: later, our own files are there too."""
-    if delivery.prepared is not None:
-        return msgspec.json.decode(delivery.prepared, type=Taken)
-    taken = child.prepare(delivery.run_id, tuple(files), tuple(metrics))
-    records.write(lambda c: outbox.prepared(c, delivery.id, msgspec.json.encode(taken)))
+    """Return which of these names are the user's: asked once each, before our first use of it, and frozen.
+
+    Later our own things are there too. A second capture of the run may have names that the first had not.
+    """
+    known = msgspec.json.decode(delivery.prepared, type=_Asked) if delivery.prepared is not None else _Asked()
+    ask = _Asked(
+        artifacts=tuple(path for path in files if path not in known.artifacts),
+        metrics=tuple(key for key in metrics if key not in known.metrics),
+    )
+    if not ask.artifacts and not ask.metrics:
+        return known.taken
+    found = child.prepare(delivery.run_id, ask.artifacts, ask.metrics)
+    taken = Taken(
+        artifacts_taken=known.taken.artifacts_taken + found.artifacts_taken,
+        metrics_taken=known.taken.metrics_taken + found.metrics_taken,
+    )
+    asked = _Asked(known.artifacts + ask.artifacts, known.metrics + ask.metrics, taken)
+    records.write(lambda c: outbox.prepared(c, delivery.id, msgspec.json.encode(asked)))
     return taken
 
 

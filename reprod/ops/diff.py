@@ -1,6 +1,5 @@
 """The verb that says what lies between two references: two versions, or a version and the files as they are now."""
 
-from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,13 @@ from typing import Any
 from reprod.config import Config
 from reprod.core import digest
 from reprod.core.delta import Delta, compare
-from reprod.core.entry import Content, Kind, display
+from reprod.core.entry import Content, Kind, named
 from reprod.core.pattern import Selection
 from reprod.errors import NotFoundError, UsageError
 from reprod.fs.root import open_root
 from reprod.ops.observe import observe
 from reprod.ops.reference import Reference, last_used, open_version, resolve
+from reprod.ops.refresh import state_inodes
 from reprod.store import versions
 from reprod.store.connection import Database
 
@@ -42,14 +42,14 @@ def diff(
             raise NotFoundError(f"{first.name} has no version yet", hint=f"reprod scan {first.name}")
         if first.seq is None and second.seq is None:
             first = Reference(f"{first.name}@{newest.seq}", first.name, newest.seq)
-        before, after = _sides(db, config, first, second, checkpoint)
+        before, after = _sides(db, state, config, first, second, checkpoint)
         return _document(db, first, second, compare(before, after))
     finally:
         db.close()
 
 
 def _sides(
-    db: Database, config: Config, first: Reference, second: Reference, checkpoint: Callable[[], None]
+    db: Database, state: Path, config: Config, first: Reference, second: Reference, checkpoint: Callable[[], None]
 ) -> tuple[dict[bytes, Content], dict[bytes, Content]]:
     """Return both contents, at least where they may differ."""
     a, b = first.seq, second.seq
@@ -60,11 +60,11 @@ def _sides(
     if sealed is None:  # pragma: no cover - the caller made one of them a version
         raise UsageError("now cannot be compared with now", hint="NAME@N NAME")
     then = {e.path: e.content for e in db.read(lambda c: list(versions.entries(c, sealed)))}
-    now = _now(db, config, first.name, checkpoint)
+    now = _now(db, state, config, first.name, checkpoint)
     return (then, now) if a is not None else (now, then)
 
 
-def _now(db: Database, config: Config, name: str, checkpoint: Callable[[], None]) -> dict[bytes, Content]:
+def _now(db: Database, state: Path, config: Config, name: str, checkpoint: Callable[[], None]) -> dict[bytes, Content]:
     dataset = next((d for d in config.datasets if d.name == name), None)
     if dataset is None:
         raise NotFoundError(f"{name} is not registered any more", hint="compare two versions: NAME@1 NAME@2")
@@ -76,7 +76,8 @@ def _now(db: Database, config: Config, name: str, checkpoint: Callable[[], None]
             dataset.symlinks,
             root.only,
         )
-        return observe(root, selection, db, read_all=False, checkpoint=checkpoint).contents
+        skip = state_inodes(str(state))
+        return observe(root, selection, db, read_all=False, skip=skip, checkpoint=checkpoint).contents
 
 
 def _document(db: Database, first: Reference, second: Reference, delta: Delta) -> dict[str, Any]:
@@ -84,11 +85,11 @@ def _document(db: Database, first: Reference, second: Reference, delta: Delta) -
         "a": {**first.document(), "digest": _digest(db, first)},
         "b": {**second.document(), "digest": _digest(db, second)},
         "different": bool(delta),
-        "added": [{**_path(c.path), "size": c.after.size if c.after else 0} for c in delta.added],
-        "removed": [{**_path(c.path), "size": c.before.size if c.before else 0} for c in delta.removed],
+        "added": [{**named(c.path), "size": c.after.size if c.after else 0} for c in delta.added],
+        "removed": [{**named(c.path), "size": c.before.size if c.before else 0} for c in delta.removed],
         "modified": [_modified(c.path, c.before, c.after) for c in delta.modified if c.before and c.after],
         "renamed": [
-            {"from": display(r.source), "to": display(r.target), "size": r.content.size} for r in delta.renamed
+            {**named(r.source, "from"), **named(r.target, "to"), "size": r.content.size} for r in delta.renamed
         ],
         "summary": {
             "added": len(delta.added),
@@ -110,7 +111,7 @@ def _digest(db: Database, reference: Reference) -> str | None:
 
 def _modified(path: bytes, before: Content, after: Content) -> dict[str, Any]:
     return {
-        **_path(path),
+        **named(path),
         "size_a": before.size,
         "size_b": after.size,
         "digest_a": before.sha256.hex() if before.sha256 else None,
@@ -123,10 +124,3 @@ def _growth(delta: Delta) -> int:
     added = sum(c.after.size for c in delta.added if c.after and c.after.kind is Kind.FILE)
     removed = sum(c.before.size for c in delta.removed if c.before and c.before.kind is Kind.FILE)
     return added - removed + sum(c.after.size - c.before.size for c in delta.modified if c.before and c.after)
-
-
-def _path(path: bytes) -> dict[str, Any]:
-    try:
-        return {"path": path.decode("utf-8")}
-    except UnicodeDecodeError:
-        return {"path": display(path), "path_b64": b64encode(path).decode()}

@@ -17,17 +17,20 @@ from reprod.fs import mounts
 from reprod.fs.hash import Hashed, Outcome
 from reprod.fs.pool import HashPool
 from reprod.fs.root import Root
-from reprod.fs.walk import Stat, join, walk
+from reprod.fs.walk import Listing, Stat, join, walk
 from reprod.store import index
 from reprod.store.connection import Database
 
 
 @dataclass(slots=True)
 class Seen:
-    """What was found at the paths, and where nothing could be found out. ``known_stat`` paths matched the index."""
+    """What was found at the paths, and where nothing could be found out.
+
+    ``expected`` holds, for each path whose fingerprint is the one in the index, the digest that the index has for it.
+    """
 
     contents: dict[bytes, Content] = field(default_factory=dict)
-    known_stat: set[bytes] = field(default_factory=set)
+    expected: dict[bytes, bytes | None] = field(default_factory=dict)
     unlisted: list[bytes] = field(default_factory=list)
     hashed_bytes: int = 0
     hashed_files: int = 0
@@ -39,6 +42,7 @@ def observe(
     db: Database,
     *,
     read_all: bool,
+    skip: frozenset[tuple[int, int]] = frozenset(),
     only: Callable[[bytes], bool] = lambda _: True,
     checkpoint: Callable[[], None],
     progress: Callable[[Seen], None] = lambda _: None,
@@ -46,6 +50,7 @@ def observe(
     """Return the content at every selected path for which ``only`` is true.
 
     :param read_all: read every byte; else only files whose fingerprint is not the one in the index.
+    :param skip: ``(device, inode)`` of directories that are never entered (reprod's own state).
     """
     seen = Seen()
     slack = mounts.settle_slack_ns(root.identity.fs_type)
@@ -57,17 +62,17 @@ def observe(
                     _take(seen, join(directory, name), hashed)
                 progress(seen)
 
-        for directory, name, st, fd, content in _entries(root, selection, db, seen, checkpoint):
+        tree = walk(root.fd, selection, skip=skip, checkpoint=checkpoint)
+        for directory, name, st, fd, content in _entries(tree, db, seen):
             path = join(directory, name)
             if not only(path):
                 continue
             if stat.S_ISREG(st[0]):
                 if content is not None and not read_all:
                     seen.contents[path] = content
-                    seen.known_stat.add(path)
                     continue
                 if content is not None:
-                    seen.known_stat.add(path)
+                    seen.expected[path] = content.sha256
                 _wait_out(st, slack)
                 pool.add(directory, name, st[1])
                 take(everything=False)
@@ -78,11 +83,11 @@ def observe(
 
 
 def _entries(
-    root: Root, selection: Selection, db: Database, seen: Seen, checkpoint: Callable[[], None]
+    tree: Iterator[Listing], db: Database, seen: Seen
 ) -> Iterator[tuple[bytes, bytes, Stat, int, Content | None]]:
     """Yield every selected entry, with its known content where the fingerprint is the one in the index."""
-    for listing in walk(root.fd, selection, checkpoint=checkpoint):
-        if listing.error is not None:
+    for listing in tree:
+        if listing.error is not None and not isinstance(listing.error, FileNotFoundError):
             seen.unlisted.append(listing.path)
         known = db.read(lambda c, path=listing.path: index.contents(c, path))  # type: ignore[misc]
         for name, st in sorted(listing.files.items()):

@@ -18,7 +18,8 @@ from reprod.core.environment import ProcessContext, encode
 from reprod.core.run import PendingRun
 from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.errors import DamagedError, IncompleteError, ReprodError
-from reprod.store import outbox, snapshots, versions
+from reprod.fs import mounts
+from reprod.store import meta, outbox, snapshots, versions
 from reprod.store.connection import Database
 
 
@@ -72,7 +73,7 @@ def publish(
 
 def _bind(item: Walked, start_ns: int, slack: int, owner: str) -> BoundDataset:
     """Return what one dataset was when the run started, and pin that version."""
-    binding = bind(item.db.read(versions.marks), start_ns, slack)
+    binding = bind(item.db.read(versions.marks), start_ns, max(slack, _stamp_slack_ns(item.db)))
     version = None
     if binding.seq is not None:
         seq = binding.seq
@@ -96,6 +97,14 @@ def _bind(item: Walked, start_ns: int, slack: int, owner: str) -> BoundDataset:
         retry=not complete and (item.error is not None or binding.incomplete),
         candidates=() if complete else tuple(_candidate(item.db, seq) for seq in binding.candidates),
     )
+
+
+def _stamp_slack_ns(db: Database) -> int:
+    """Return how coarse the ctimes are: where they are whole seconds, a change after the start may look older."""
+    identity = db.read(meta.read).identity
+    if identity is None:
+        return 0
+    return mounts.settle_slack_ns(msgspec.json.decode(identity, type=mounts.RootIdentity).fs_type)
 
 
 def _candidate(db: Database, seq: int) -> tuple[int, str | None]:

@@ -21,10 +21,15 @@ from reprod.fs import mounts
 from reprod.fs.mounts import RootIdentity
 from reprod.fs.pool import HashPool
 from reprod.fs.root import Root, known_since_ns, open_root
+from reprod.fs.watch import DEBOUNCE_MS, STEP_MS
 from reprod.ops.scan import Counts, Scan
 from reprod.store import index, meta, versions
 from reprod.store.connection import Database
 from reprod.store.versions import Evidence, Version
+
+#: A hint carries the time at which its batch was handed over; what it tells of is older by up to so much: the watcher
+#: gathers a burst first. Without this two writes in one batch, with the start of a run between, look like one after it.
+HINT_LAG_NS = (DEBOUNCE_MS + 4 * STEP_MS) * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ def refresh(
                 mounts.settle_slack_ns(root.identity.fs_type),
                 checkpoint,
                 progress,
-                skip=_state_inodes(settings.state_dir),
+                skip=state_inodes(settings.state_dir),
                 rehash=plan.rehash,
             )
             if plan.full:
@@ -204,6 +209,7 @@ def _plan(db: Database, root: Root, selection: Selection, order: Order, now_ns: 
         moved = False  # ids change over a reboot; since when it is this one is counted afresh, that is all
     record = selection.record()
     reselected = known.selection is not None and known.selection != record
+    moved = moved or known.pending_root
     rehash = order.rehash or (known.algorithms is not None and known.algorithms != list(selection.algorithms))
     unfinished = known.pending_selection
     db.write(
@@ -212,6 +218,7 @@ def _plan(db: Database, root: Root, selection: Selection, order: Order, now_ns: 
             identity=msgspec.json.encode(root.identity),
             boot_id=boot,
             root_since_ns=since,
+            pending_root=moved,
             pending_selection=reselected or unfinished,
             root=os.fsencode(root.path),
         )
@@ -240,8 +247,8 @@ def _identity(stored: bytes | None) -> RootIdentity:
     return msgspec.json.decode(stored or b"{}", type=RootIdentity)
 
 
-def _state_inodes(state_dir: str) -> frozenset[tuple[int, int]]:
-    """STATE is never part of a dataset, wherever it lies."""
+def state_inodes(state_dir: str) -> frozenset[tuple[int, int]]:
+    """Return what a walk never enters: STATE is no part of a dataset, wherever it lies."""
     try:
         st = os.stat(state_dir)
     except OSError:
@@ -250,15 +257,19 @@ def _state_inodes(state_dir: str) -> frozenset[tuple[int, int]]:
 
 
 def _evidence(db: Database, scan: Scan, hints: Hints, plan: _Plan, walk_ns: int | None, *, whole: bool) -> Evidence:
-    gap_from = gap_kind = None
-    if whole and walk_ns is not None and plan.reason == "change" and not _announced(scan, hints):
-        # A walk found what no event told of: the watch lost something, nobody knows since when. Since the last walk.
-        gap_from, gap_kind = db.read(meta.read).last_walk_ns or 0, "unannounced"
+    gap_kind = None
+    if not whole:
+        gap_kind = "not watched"
+    elif walk_ns is not None and plan.reason == "change" and not _announced(scan, hints):
+        gap_kind = "unannounced"  # a walk found what no event told of: the watch lost something
+    # Nobody knows since when, but the last walk saw everything.
+    gap_from = (db.read(meta.read).last_walk_ns or 0) if gap_kind else None
+    seen = scan.changed_paths or scan.changed_directories
     return Evidence(
         now_ns=time.time_ns(),
         walk_ns=walk_ns,
         root_since_ns=plan.root_since_ns,
-        first_hint_ns=hints.first_ns if scan.changed_paths or scan.changed_directories else None,
+        first_hint_ns=hints.first_ns - HINT_LAG_NS if seen and hints.first_ns is not None else None,
         gap_from_ns=gap_from,
         gap_kind=gap_kind,
         watch_whole=whole,
@@ -303,6 +314,8 @@ def _seal(
         index.note_touched(c, len(scan.gone_files) + len(scan.gone_directories))
     if plan.born_now or plan.reason == "selection":
         index.note_pending(c, [evidence.now_ns], 1)
+    if scan.vanished:  # it happened during this scan, and no ctime says when
+        index.note_pending(c, [began, evidence.now_ns], scan.vanished)
     described: dict[str, object] = {"root": display(os.fsencode(dataset.path)), "selection": selection.record()}
     version = versions.seal(c, evidence, described, plan.reason)
     if plan.full:
@@ -310,6 +323,7 @@ def _seal(
             c,
             selection=selection.record(),
             algorithms=list(selection.algorithms),
+            pending_root=False,
             pending_selection=False,
             last_walk_ns=began,
         )

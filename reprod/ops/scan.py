@@ -4,6 +4,7 @@ Looks either at everything (a full walk) or at the paths that were hinted at. Cl
 batch; deletions are only collected, because they count only if the root is still the same at the end (law 4).
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -64,6 +65,7 @@ class Scan:
     changed_paths: list[bytes] = field(default_factory=list)
     changed_directories: list[bytes] = field(default_factory=list)
     problems: list[tuple[bytes, Problem]] = field(default_factory=list)
+    vanished: int = 0  # what went between two looks: no ctime that was seen tells of it
     _again: list[tuple[bytes, bytes, int | None, Stat]] = field(default_factory=list)
     _rows: list[Observation] = field(default_factory=list)
     _seen: list[SeenDirectory] = field(default_factory=list)
@@ -121,7 +123,7 @@ class Scan:
             place = known.id
             files = self.db.read(lambda db: index.files(db, place))
             children = self.db.read(lambda db: index.children(db, place))
-        self._see(path, listing.stat, known)
+        self._see(path, listing.stat, known, foreign=listing.foreign)
         counts, rehash = self.counts, self.rehash
         for name, st in listing.files.items():
             row = files.pop(name, None)
@@ -134,25 +136,32 @@ class Scan:
                 self._candidate(listing.fd, path, name, row[5] if row else None, st)
         for name, row in files.items():
             self._missing(listing.fd, path, name, row[5])
-        for name, child in children.items():
-            if name not in listing.directories and not self._is_directory(listing.fd, path, name):
-                self.gone_directories.append(child)
+        gone = children.keys() - set(listing.directories)
+        for name in gone:
+            if not self._is_directory(listing.fd, path, name):
+                self.gone_directories.append(children[name])
                 self._changed(join(path, name))
+        if (files or gone) and stat_tuple(os.fstat(listing.fd)) != listing.stat:
+            self.vanished += 1  # it may have gone after the directory was stat'ed, before it was listed
 
     def _unlisted(self, listing: Listing, known: index.KnownDirectory | None) -> None:
         """Keep what is known of a directory that could not be listed, and say so."""
         path = listing.path
-        if isinstance(listing.error, NotADirectoryError) or (listing.error and listing.error.errno == 40):  # ELOOP
-            return  # it became something else since its parent was listed; the next look at the parent tells
+        if listing.error is not None and listing.error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            self.vanished += 1  # it went, or became something else, since its parent was listed: the next look tells
+            return
         self.problems.append((path, Problem.UNREADABLE))
         if known is None or known.problem is None or not known.present:
             st = listing.stat
-            self._seen.append(SeenDirectory(path, (st[2], st[3], st[4]) if st else None, Problem.UNREADABLE))
+            stamp = (st[2], st[3], st[4]) if st else None
+            self._seen.append(SeenDirectory(path, stamp, Problem.UNREADABLE, listing.foreign))
 
-    def _see(self, path: bytes, st: Stat, known: index.KnownDirectory | None) -> None:
+    def _see(self, path: bytes, st: Stat, known: index.KnownDirectory | None, *, foreign: bool = False) -> None:
+        if self.selection.only is not None and known is not None:
+            return  # a dataset that is one file: what goes on beside it in its directory is not its business
         stamp = (st[2], st[3], st[4])
         if known is None or known.stat != stamp or known.problem is not None or not known.present:
-            self._seen.append(SeenDirectory(path, stamp))
+            self._seen.append(SeenDirectory(path, stamp, foreign=foreign))
             if len(self.changed_directories) < REMEMBERED_PATHS:
                 self.changed_directories.append(path)
 
@@ -180,14 +189,16 @@ class Scan:
     def _look(self, ladder: Ladder, path: bytes, done: set[bytes]) -> bytes | None:
         """Compare one hinted path; returns a directory that has to be walked instead, if any."""
         directory, _, name = path.rpartition(b"/")
-        if not path or any(path == top or path.startswith(top + b"/") or top == b"" for top in done):
-            return path or b""
+        if any(path == top or path.startswith(top + b"/") or top == b"" for top in done):
+            return None
+        if not path:
+            return path
         unknown = self._topmost_unknown(directory)
-        if unknown is not None:
-            return unknown if self.selection.takes_directory(unknown) else None
+        if unknown is not None:  # its parent is known: there it may be in the place of a file
+            return self._look(ladder, unknown, done) if self.selection.takes_directory(unknown) else None
         known = self.db.read(lambda db: index.directory(db, directory))
-        if known is None:
-            return b""
+        if known is None or known.problem is not None:  # one name says nothing of a directory that could not be listed
+            return directory
         try:
             fd = ladder.open(directory) if directory else self.root
             st = lstat_at(fd, name)
@@ -275,32 +286,44 @@ class Scan:
         elif hashed.outcome == Outcome.LARGE and hashed.stat is not None:
             self.pool.add(directory, name, hashed.stat[1], (known, hashed.stat))
         elif hashed.outcome == Outcome.VANISHED:
-            if known is not None:
-                self.gone_files.append(known)
-                self._changed(join(directory, name))
+            self._vanish(directory, name, known)
         else:
             self._again.append((directory, name, known, hashed.stat or st))
 
     def _retry(self, again: list[tuple[bytes, bytes, int | None, Stat]]) -> None:
         """Look again at what moved, once the youngest of them has settled."""
-        now = time.time_ns()
-        settled = max(st[3] + settle_ns(st, self.slack_ns) for _, _, _, st in again)
-        deadline = min(settled, now + max(settle_ns(st, self.slack_ns) for _, _, _, st in again)) + 1_000_000
+        with Ladder(self.root) as ladder:
+            self._settle([st for directory, name, _, _ in again if (st := self._lstat(ladder, directory, name)[1])])
+            for directory, name, known, _ in again:
+                fd, st = self._lstat(ladder, directory, name)
+                if st is not None and not stat.S_ISDIR(st[0]):
+                    self._candidate(fd, directory, name, known, st)
+                else:
+                    self._vanish(directory, name, known)
+
+    def _settle(self, stats: list[Stat]) -> None:
+        """Wait until reads of these can be clean; for a ctime to come no longer than the slack."""
+        slacks = [settle_ns(st, self.slack_ns) for st in stats]
+        settled = max((st[3] + slack for st, slack in zip(stats, slacks, strict=True)), default=0)
+        deadline = min(settled, time.time_ns() + max(slacks, default=0)) + 1_000_000
         while time.time_ns() < deadline:
             self.checkpoint()
             time.sleep(min(0.05, max(0.0, (deadline - time.time_ns()) / 1e9)))
-        with Ladder(self.root) as ladder:
-            for directory, name, known, _ in again:
-                try:
-                    fd = ladder.open(directory) if directory else self.root
-                    st = lstat_at(fd, name)
-                except OSError:
-                    st = None
-                if st is not None and not stat.S_ISDIR(st[0]):
-                    self._candidate(fd, directory, name, known, st)
-                elif known is not None:
-                    self.gone_files.append(known)
-                    self._changed(join(directory, name))
+
+    def _lstat(self, ladder: Ladder, directory: bytes, name: bytes) -> tuple[int, Stat | None]:
+        """Return a descriptor of the directory and the stat of the name in it, if both are still there."""
+        try:
+            fd = ladder.open(directory) if directory else self.root
+            return fd, lstat_at(fd, name)
+        except OSError:
+            return -1, None
+
+    def _vanish(self, directory: bytes, name: bytes, known: int | None) -> None:
+        """A file went after its directory was listed."""
+        self.vanished += 1
+        if known is not None:
+            self.gone_files.append(known)
+            self._changed(join(directory, name))
 
     # --- writing ---------------------------------------------------------------------------------------------------
 

@@ -13,12 +13,13 @@ from typing import Any, Literal
 from reprod.config import Config
 from reprod.core import digest
 from reprod.core.delta import compare
-from reprod.core.entry import Content, Kind, display
+from reprod.core.entry import Content, Kind, display, named
 from reprod.core.pattern import Selection
 from reprod.errors import NotFoundError
 from reprod.fs.root import open_root
 from reprod.ops.observe import Seen, observe
 from reprod.ops.reference import Reference, open_version, resolve
+from reprod.ops.refresh import state_inodes
 from reprod.store import versions
 from reprod.store.connection import Database
 
@@ -60,11 +61,29 @@ def verify(
 
         with open_root(root_path) as root:
             seen = observe(
-                root, selection, db, read_all=mode == "full", only=wanted, checkpoint=checkpoint, progress=tell
+                root,
+                selection,
+                db,
+                read_all=mode == "full",
+                skip=state_inodes(str(state)),
+                only=wanted,
+                checkpoint=checkpoint,
+                progress=tell,
             )
     finally:
         db.close()
-    return _result(reference, version, expected, seen, mode, time.monotonic() - began)
+    result = _result(reference, version, expected, seen, mode, time.monotonic() - began)
+    if mode == "full" and path is None and not result["unreadable"]:
+        result["digest_actual"] = digest.text(digest.tree(_lines_of(seen.contents)))
+    return result
+
+
+def _lines_of(contents: dict[bytes, Content]) -> dict[bytes, tuple[bool, bytes]]:
+    return {
+        path: (c.kind is Kind.LINK, c.sha256)
+        for path, c in contents.items()
+        if c.kind is not Kind.SPECIAL and c.sha256 is not None
+    }
 
 
 def _expected(db: Database, reference: Reference) -> tuple[int, dict[bytes, Content], Selection, str]:
@@ -109,14 +128,12 @@ def _result(
     seconds: float,
 ) -> dict[str, Any]:
     delta = compare(expected, seen.contents)
-    unreadable = [
-        {"path": display(p), "problem": c.problem.word} for p, c in seen.contents.items() if c.problem is not None
-    ]
-    unreadable += [{"path": display(p) or ".", "problem": "unreadable"} for p in seen.unlisted]
+    unreadable = [{**named(p), "problem": c.problem.word} for p, c in seen.contents.items() if c.problem is not None]
+    unreadable += [{**named(p or b"."), "problem": "unreadable"} for p in seen.unlisted]
     unknown = {p for p, c in expected.items() if c.problem is not None}
     broken = {p for p, c in seen.contents.items() if c.problem is not None}
     mismatched = [
-        _mismatch(change.path, change.before, change.after, silent=change.path in seen.known_stat)
+        _mismatch(change.path, change.before, change.after, seen.expected.get(change.path))
         for change in delta.modified
         if change.before and change.after and change.path not in unknown | broken
     ]
@@ -134,6 +151,7 @@ def _result(
         "version": version.seq,
         "run_id": reference.run_id,
         "digest_expected": digest.text(version.digest) if version.digest else None,
+        "digest_actual": None,
         "valid": not differs and complete,
         "differs": differs,
         "complete": complete,
@@ -143,18 +161,19 @@ def _result(
         "missing": [display(p) for p in sorted(missing)],
         "mismatched": mismatched,
         "extra": [display(p) for p in sorted(extra)],
-        "moved": [{"from": display(a), "to": display(b)} for a, b in moved],
+        "moved": [{**named(a, "from"), **named(b, "to")} for a, b in moved],
         "unreadable": unreadable,
         "seconds": round(seconds, 3),
     }
 
 
-def _mismatch(path: bytes, before: Content, after: Content, *, silent: bool) -> dict[str, Any]:
+def _mismatch(path: bytes, before: Content, after: Content, indexed: bytes | None) -> dict[str, Any]:
+    """``indexed`` is the digest that the index has behind the very stat that was found, None if it has another stat."""
     reason = "type" if before.kind != after.kind else "size" if before.size != after.size else "content"
     return {
-        "path": display(path),
+        **named(path),
         "reason": reason,
         "expected": before.sha256.hex() if before.sha256 else None,
         "actual": after.sha256.hex() if after.sha256 else None,
-        "silent": silent and reason == "content",
+        "silent": reason == "content" and indexed == before.sha256,
     }

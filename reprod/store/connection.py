@@ -171,6 +171,10 @@ def _errors(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into ours: what cannot be written is a state error, what cannot be read is damage."""
     try:
         yield
+    except sqlite3.ProgrammingError as error:
+        if "closed database" in str(error):  # its dataset was removed while somebody still asked
+            raise StateError(f"{path} is closed", hint="ask again") from error
+        raise
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorname", "") or ""
         if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "malformed" in str(error):

@@ -8,6 +8,7 @@ highest version that the registry knows, with the chain's head.
 """
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,10 @@ def open_registry(state: Path) -> Opened:
 def open_dataset(state: Path, records: Database, name: str, root: bytes) -> Opened:
     """Open a dataset's database for writing; made, taken up again, or rebuilt with its numbering continued."""
     known = records.read(lambda db: registry.dataset(db, name))
-    file = known.file if known is not None and known.root == root else _fresh_file(state, name, known)
+    if known is None:  # new, or the registry was rebuilt
+        file = _kept_file(state, records, name, root) or _fresh_file(state, name, known)
+    else:
+        file = known.file if known.root == root else _fresh_file(state, name, known)
     path = state / "datasets" / file
     aside = None
     try:
@@ -72,6 +76,8 @@ def open_dataset(state: Path, records: Database, name: str, root: bytes) -> Open
             db.close()
             aside = _set_aside(path)
             return open_dataset(state, records, name, root)
+    if highest is not None and (known is None or known.seq < highest.seq):  # a crash came between seal and registry
+        _catch_up(records, name, highest)
     return Opened(db, aside)
 
 
@@ -97,6 +103,38 @@ def open_dataset_readonly(state: Path, name: str) -> tuple[Database, registry.Kn
 def open_registry_readonly(state: Path) -> Database:
     """Open the registry for reading, with or without a daemon."""
     return open_readonly(state / "registry.sqlite")
+
+
+def _kept_file(state: Path, records: Database, name: str, root: bytes) -> str | None:
+    """Return the newest file that holds this dataset's history, if the registry has forgotten which one that is."""
+    others = {known.file for known in records.read(registry.datasets)}
+    kept = []
+    for path in (state / "datasets").glob(f"{name}*.sqlite"):
+        number = path.name.removeprefix(name).removesuffix("sqlite").strip(".") or "1"
+        if not number.isdecimal() or path.name in others:
+            continue  # another dataset, whose name begins with this one
+        try:
+            with closing(open_readonly(path)) as db:
+                if db.read(meta.read).root == root:
+                    kept.append((int(number), path.name))
+        except (DamagedError, StateError):
+            continue  # what cannot be read cannot be taken up again
+    return max(kept)[1] if kept else None
+
+
+def _catch_up(records: Database, name: str, newest: versions.Version) -> None:
+    records.write(
+        lambda c: registry.sealed(
+            c,
+            name,
+            seq=newest.seq,
+            digest=newest.digest,
+            chain=newest.chain,
+            files=newest.files,
+            size=newest.size,
+            at_ns=newest.sealed_ns,
+        )
+    )
 
 
 def _fresh_file(state: Path, name: str, known: registry.KnownDataset | None) -> str:

@@ -20,6 +20,9 @@ Stat = tuple[int, int, int, int, int]
 #: ``(mode, size, mtime_ns, ctime_ns, inode, id, problem)``: the fingerprint first, so that a slice is a stat.
 KnownFile = tuple[int, int, int, int, int, int, int | None]
 
+#: A ctime that is a whole second is of a file system that keeps no finer ones: it was up to a second later.
+COARSE_NS = 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class KnownDirectory:
@@ -49,11 +52,12 @@ class Observation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SeenDirectory:
-    """A directory that is new or whose stat is another: ``(mtime_ns, ctime_ns, inode)``."""
+    """A directory that is new or whose stat is another: ``(mtime_ns, ctime_ns, inode)``; None if even that failed."""
 
     path: bytes
     stat: tuple[int, int, int] | None
     problem: Problem | None = None
+    foreign: bool = False  # on another device than the root
 
 
 @dataclass(slots=True)
@@ -121,9 +125,11 @@ def apply(
     ids: dict[bytes, int] = {}
     ctimes: list[int] = []
     for seen in directories:
-        ids[seen.path] = _see_directory(db, seen)
+        ids[seen.path], dated = _see_directory(db, seen)
         applied.touched += 1
         ctimes.append(min(seen.stat[1], seen_ns) if seen.stat else seen_ns)
+        if not dated or ctimes[-1] % COARSE_NS == 0:
+            ctimes.append(seen_ns)
     fresh: list[Observation] = []
     known: list[Observation] = []
     for observation in observations:
@@ -131,6 +137,8 @@ def apply(
             ids[observation.directory] = ensure_directory(db, observation.directory)
         (fresh if observation.known is None else known).append(observation)
         ctimes.append(min(observation.stat[3], seen_ns))
+        if not observation.stat[3] % COARSE_NS:
+            ctimes.append(min(observation.stat[3] + COARSE_NS, seen_ns))
     changed = _insert(db, fresh, ids, seq, has_base)
     changed += [o.directory for o in known if _update(db, o, o.known or 0, seq, has_base)]
     for path in set(changed):
@@ -298,10 +306,11 @@ def mark_dirty(db: sqlite3.Connection, directory_id: int | None) -> None:
         directory_id = parent
 
 
-def _see_directory(db: sqlite3.Connection, seen: SeenDirectory) -> int:
+def _see_directory(db: sqlite3.Connection, seen: SeenDirectory) -> tuple[int, bool]:
+    """Write one directory; return its id, and whether its ctime tells since when it is there: a mount leaves none."""
     place = ensure_directory(db, seen.path)
+    old, was = db.execute("SELECT problem, inode FROM directory WHERE id = ?", (place,)).fetchone()
     problem = int(seen.problem) if seen.problem else None
-    old = db.execute("SELECT problem FROM directory WHERE id = ?", (place,)).fetchone()[0]
     mtime, ctime, inode = seen.stat or (None, None, None)
     db.execute(
         "UPDATE directory SET mtime_ns = ?, ctime_ns = ?, inode = ?, problem = ? WHERE id = ?",
@@ -309,7 +318,7 @@ def _see_directory(db: sqlite3.Connection, seen: SeenDirectory) -> int:
     )
     if old != problem:
         mark_dirty(db, place)
-    return place
+    return place, inode is not None and not seen.foreign and was in {None, inode}
 
 
 def content_of(kind: int, size: int, sha256: bytes | None, more: bytes | None, problem: int | None) -> Content:

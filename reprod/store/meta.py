@@ -19,6 +19,7 @@ class Meta:
     boot_id: str | None = None
     root_since_ns: int | None = None
     selection: dict[str, Any] | None = None  # of the newest full walk
+    pending_root: bool = False  # another root was seen, but no full walk has ended on it yet
     pending_selection: bool = False  # another selection was seen, but no full walk has ended under it yet
     algorithms: list[str] | None = None
     last_walk_ns: int | None = None

@@ -171,10 +171,10 @@ def gone(db: sqlite3.Connection, delivery_id: int, now_ns: int) -> None:
     )
 
 
-def next_due_ns(db: sqlite3.Connection) -> int | None:
-    """Return when the next row that waits becomes due."""
+def next_due_ns(db: sqlite3.Connection, tracking_uri: str) -> int | None:
+    """Return when the next row that waits for delivery becomes due."""
     found: int | None = db.execute(
-        "SELECT min(next_ns) FROM delivery WHERE state IN ('noticed', 'waiting')"
+        "SELECT min(next_ns) FROM delivery WHERE tracking_uri = ? AND state = 'waiting'", (tracking_uri,)
     ).fetchone()[0]
     return found
 

@@ -85,3 +85,13 @@ def noted(db: sqlite3.Connection, name: str, state: str, reason: str | None, pro
         "UPDATE dataset SET state = ?, reason = ?, proved_ns = coalesce(?, proved_ns) WHERE name = ?",
         (state, reason, proved_ns, name),
     )
+
+
+def see_boot(db: sqlite3.Connection, boot_id: str, now_ns: int) -> None:
+    """Remember that this boot is ours."""
+    db.execute("INSERT OR IGNORE INTO boot (boot_id, seen_ns) VALUES (?, ?)", (boot_id, now_ns))
+
+
+def boots(db: sqlite3.Connection) -> frozenset[str]:
+    """Return all boots of this host that a daemon saw: a run that names one had our clock."""
+    return frozenset(row[0] for row in db.execute("SELECT boot_id FROM boot"))

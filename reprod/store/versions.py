@@ -62,8 +62,8 @@ def seal(db: sqlite3.Connection, evidence: Evidence, described: dict[str, object
     even when the entries are the same (the selection is part of what a version says).
     """
     seq, has_base = open_version(db)
-    changed = not has_base or reason != "change" or _has_history(db, seq)
     touched = db.execute("SELECT touched FROM pending").fetchone()[0] > 0
+    changed = not has_base or reason != "change" or (touched and (_has_history(db, seq) or _heals_or_breaks(db)))
     version = None
     if changed:
         rebuilt = not has_base and seq > 1
@@ -212,7 +212,18 @@ def _version(row: tuple[int, int, bytes | None, int, int, int, int, int, int, st
 
 
 def _has_history(db: sqlite3.Connection, seq: int) -> bool:
-    return db.execute("SELECT 1 FROM history WHERE version = ? LIMIT 1", (seq,)).fetchone() is not None
+    """Whether an entry of the set differs; special files are listed but in no set (0 absent, 3 special)."""
+    query = (
+        "SELECT 1 FROM history h JOIN file f ON f.id = h.file "
+        "WHERE h.version = ? AND NOT (h.kind IN (0, 3) AND f.kind IN (0, 3)) LIMIT 1"
+    )
+    return db.execute(query, (seq,)).fetchone() is not None
+
+
+def _heals_or_breaks(db: sqlite3.Connection) -> bool:
+    """Whether more or fewer places are unreadable than in the newest version: directories have no history rows."""
+    known = db.execute("SELECT problems FROM version ORDER BY seq DESC LIMIT 1").fetchone()[0]
+    return compute_nodes(db)[3] != int(known)
 
 
 def _insert_version(
@@ -292,9 +303,9 @@ def _compute_node(db: sqlite3.Connection, place: int) -> None:
             if node is not None:
                 lines.append((name + b"/", digest.directory_line(node, name)))
     if present and not problems:
-        rows = db.execute("SELECT name, sha256, kind FROM file WHERE directory = ? AND kind IN (1, 2)", (place,))
-        file_line, link_line = digest.file_line, digest.link_line
-        lines += [(name, file_line(sha, name) if kind == 1 else link_line(sha, name)) for name, sha, kind in rows]
+        select = "SELECT name, sha256 FROM file WHERE directory = ? AND kind = ?"
+        lines += digest.file_lines(db.execute(select, (place, 1)).fetchall())
+        lines += [(name, digest.link_line(sha, name)) for name, sha in db.execute(select, (place, 2))]
     node = digest.node(lines) if lines and not problems else None
     db.execute(
         "UPDATE directory SET node = ?, files = ?, bytes = ?, problems = ?, dirty = 0 WHERE id = ?",

@@ -577,7 +577,7 @@ class TestVerify:
         assert lines[0].startswith("✗ x@41 does not match what was recorded")
         assert "  content not read: sizes and times only" in lines
         assert (
-            "  modified: flip  other content behind unchanged size and times (silent corruption, or a restored mtime)  "
+            "  modified: flip  other content behind unchanged size and times (silent corruption)  "
             "cccccccccccc → dddddddddddd" in lines
         )
         assert "  modified: grown  other size  1.0 KiB → 2.0 KiB" in lines

@@ -24,18 +24,20 @@ from reprod.errors import DaemonUnavailableError
 T = TypeVar("T")
 
 POLL_INTERVAL_S = 0.02
+SLACK_S = 0.25  # the daemons' clock_slack_seconds here: without reprod.context nothing is proven within it
 READY_S = 30.0  # importing everything on a busy machine takes seconds
 CAPTURED_S = 30.0
 
 
-def eventually(predicate: Callable[[], T], timeout_s: float, what: str) -> T:
-    """Return the first true result of ``predicate``; fail after ``timeout_s``, saying what did not happen."""
+def eventually(predicate: Callable[[], T], timeout_s: float, what: str | Callable[[], str]) -> T:
+    """Return the first true result of ``predicate``; fail after ``timeout_s``, saying ``what`` did not happen."""
     deadline = time.monotonic() + timeout_s
     while True:
         found = predicate()
         if found:
             return found
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what} (last: {found!r})"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:g} s: {what if isinstance(what, str) else what()}")
         time.sleep(POLL_INTERVAL_S)
 
 
@@ -77,10 +79,17 @@ class Place:
         return self.state / "control.sock"
 
     def write_config(self) -> None:
-        """Write reprod.toml: polls every 0.2 s unless ``settings`` says otherwise."""
-        mlflow = {"tracking_uri": self.tracking_uri, "poll_seconds": 0.2, **self.settings.get("mlflow", {})}
+        """Write reprod.toml: polls every 0.2 s and a slack of ``SLACK_S`` unless ``settings`` says otherwise."""
+        mlflow = {
+            "tracking_uri": self.tracking_uri,
+            "poll_seconds": 0.2,
+            "clock_slack_seconds": SLACK_S,
+            **self.settings.get("mlflow", {}),
+        }
         sections = {**self.settings, "mlflow": mlflow}
-        lines = [f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in t.items()) for name, t in sections.items()]
+        lines = [
+            f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in t.items()) for name, t in sections.items()
+        ]
         self.config.write_text("\n".join(lines))
 
     def register(self, name: str, path: Path, **keys: object) -> None:
@@ -128,7 +137,7 @@ class Daemon:
     def start(self) -> None:
         """Start the process and wait until it answers."""
         self.launch()
-        eventually(self.answers, READY_S, f"the daemon answers; its log: {self.tail()}")
+        eventually(self.answers, READY_S, lambda: f"the daemon answers; its log: {self.tail()}")
 
     def answers(self) -> bool:
         """Return whether this very process answers on the socket; fail if it has ended."""
@@ -165,7 +174,7 @@ class Daemon:
             shown = self.dataset(name)
             return shown if shown["state"] == "current" and (shown["version"] or 0) >= version else None
 
-        found = eventually(current, timeout_s, f"{name} is current at version {version}; {self.tail()}")
+        found = eventually(current, timeout_s, lambda: f"{name} is current at version {version}; {self.tail()}")
         assert found is not None
         return found
 
@@ -175,7 +184,7 @@ class Daemon:
         def seen() -> list[dict[str, Any]]:
             return [e for e in self.events(name) if all(e.get(key) == value for key, value in values.items())]
 
-        return eventually(seen, timeout_s, f"event {name} {values}; {self.tail()}")[-1]
+        return eventually(seen, timeout_s, lambda: f"event {name} {values}; {self.tail()}")[-1]
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """Return the log lines as objects, of one event or all."""
@@ -283,7 +292,7 @@ class Tracker:
             found.update(self.ours(run_id))
             return found.get("reprod.state") == state
 
-        eventually(there, timeout_s, f"run {run_id} is {state}; it has {found}")
+        eventually(there, timeout_s, lambda: f"run {run_id} is {state}; it has {found}")
         return dict(found)
 
     def params(self, run_id: str) -> dict[str, str]:
@@ -333,6 +342,12 @@ def _node(folder: bytes) -> str | None:
             content = hashlib.sha256(Path(os.fsdecode(entry.path)).read_bytes()).hexdigest().encode()
             lines.append((entry.name, flag + content + b"  " + escaped + b"\n"))
     return hashlib.sha256(b"".join(line for _, line in sorted(lines))).hexdigest() if lines else None
+
+
+def let_slack_pass() -> None:
+    """Wait until what happened until now is older than the slack, so that a run that starts now is provable."""
+    until = time.monotonic() + SLACK_S + 0.05
+    eventually(lambda: time.monotonic() > until, 5, "time passes")
 
 
 def make_data(root: Path, count: int = 4) -> Path:

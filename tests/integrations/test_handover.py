@@ -132,25 +132,33 @@ class TestNeverInTheWay:
         assert handover._recorded_by is None
 
     def test_the_first_living_socket_counts(self, here, tmp_path, monkeypatch):
-        """Dead files, too long paths and missing directories are passed over, in the contract's order."""
-        (tmp_path / "dead.sock").touch()
-        monkeypatch.setenv("REPROD_SOCKET", str(tmp_path / "dead.sock"))
+        """Dead files, too long paths and missing directories are passed over."""
+        monkeypatch.delenv("REPROD_SOCKET", raising=False)
+        monkeypatch.delenv("REPROD_STATE_DIR", raising=False)
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("x" * 200)))
-        monkeypatch.setenv("REPROD_STATE_DIR", str(tmp_path))
-        seam = ControlSeam(tmp_path / "control.sock")
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        (tmp_path / "reprod").mkdir()
+        seam = ControlSeam(tmp_path / "reprod" / "control.sock")
         assert announce("run")
         assert seam.wait("announce")[0]["run_id"] == "run"
-        assert handover.sockets()[:3] == [
-            str(tmp_path / "dead.sock"),
+        assert handover.sockets() == [
             f"{tmp_path}/{'x' * 200}/reprod/control.sock",
-            f"{tmp_path}/control.sock",
-        ]
-        assert handover.sockets()[3:] == [
-            f"{os.environ['HOME']}/.local/state/reprod/control.sock",
+            f"{tmp_path}/reprod/control.sock",
             "/run/reprod/control.sock",
+            "/var/lib/reprod/control.sock",
         ]
         seam.wait("handover")
         seam.close()
+
+    def test_a_named_state_means_that_daemon_alone(self, here, tmp_path, monkeypatch):
+        """With a socket or a state directory named, no other daemon is ever asked."""
+        monkeypatch.delenv("REPROD_SOCKET", raising=False)
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        monkeypatch.setenv("REPROD_STATE_DIR", str(tmp_path / "state"))
+        assert handover.sockets() == [f"{tmp_path}/state/control.sock"]
+        monkeypatch.setenv("REPROD_SOCKET", str(tmp_path / "dead.sock"))
+        assert handover.sockets() == [str(tmp_path / "dead.sock")]
+        assert not announce("run")
 
     def test_no_child_is_left_to_the_user(self, control, script):
         """The user's own os.wait() never meets a process of ours."""

@@ -37,6 +37,11 @@ CREATE TABLE handover (              -- what a process said of itself over the s
   taken_ns   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE boot (                  -- boots of this host that a daemon saw: their clock was ours
+  boot_id  TEXT PRIMARY KEY,
+  seen_ns  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE delivery (              -- the outbox: a snapshot owed to a run
   id            INTEGER PRIMARY KEY,
   tracking_uri  TEXT NOT NULL,

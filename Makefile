@@ -1,0 +1,55 @@
+# Each target makes its own virtual environment in .venv first, on any machine with Python 3.11 or newer and pip.
+#   make demo     show the main job end to end        make check    lint, types, layers
+#   make test     the tests (ARGS="-k name")          make bench    the benchmarks
+#   make clean    remove what these made
+# Another interpreter: make test PYTHON=python3.12
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+# The first one on the path that is new enough.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+
+help:
+	@sed -n '2,4s/^# //p' Makefile
+
+demo: $(VENV)/.installed
+	$(BIN)/reprod demo $(ARGS)
+
+test: $(VENV)/.developing
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.developing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.developing
+	$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find reprod tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A Python without ensurepip (Debian's, without python3-venv) gets its pip from the one outside.
+# Dependency groups need pip 25.1; the pip in a new environment is as old as its Python.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) && \
+		$(PYTHON) -m pip --python $(BIN)/python install --quiet pip; } || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --editable '.[mlflow]'
+	@touch $@
+
+$(VENV)/.developing: pyproject.toml $(VENV)/.installed
+	$(PIP) install --group test --group check
+	@touch $@

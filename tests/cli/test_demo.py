@@ -1,0 +1,170 @@
+"""``reprod demo`` as users run it: processes of its own, a folder of its own, and nothing left behind."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+BOUND_S = 110
+
+
+def _environment(tmp_path: Path, **variables: str) -> dict[str, str]:
+    """A user's environment whose settings for daemons and servers must not reach the demo's."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("REPROD_", "MLFLOW_"))}
+    misleading = {
+        "REPROD_STATE_DIR": str(tmp_path / "mine"),
+        "REPROD_SOCKET": str(tmp_path / "mine.sock"),
+        "XDG_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+        "MLFLOW_RUN_ID": "0" * 32,
+    }
+    return {**kept, **misleading, "TMPDIR": str(tmp_path), "LANG": "C.UTF-8", **variables}
+
+
+def _demo(tmp_path: Path, *arguments: str, before: str = "") -> "subprocess.CompletedProcess[str]":
+    code = f"import sys; {before or 'pass'}; from reprod.__main__ import main; sys.exit(main(['demo', *sys.argv[1:]]))"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        env=_environment(tmp_path),
+        timeout=BOUND_S,
+    )
+
+
+def _processes_in(folder: Path) -> list[str]:
+    """The command lines of all processes whose environment or arguments name ``folder``."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            about: Mapping[str, str] = process.environ()
+            words = [*process.cmdline(), about.get("REPROD_STATE_DIR", ""), about.get("PWD", ""), process.cwd()]
+        except (psutil.Error, OSError):
+            continue
+        if process.pid != os.getpid() and any(f"{folder}/reprod-demo-" in f"{word}/" for word in words):
+            found.append(" ".join(process.cmdline()))
+    return found
+
+
+def _nothing_left(folder: Path) -> bool:
+    """Whether neither a process nor a folder is left; what is ending may take 3 s."""
+    give_up = time.monotonic() + 3
+    while _processes_in(folder) or list(folder.glob("reprod-demo-*")):
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.mlflow
+def test_the_demo_shows_the_main_job(tmp_path: Path) -> None:
+    """The demo runs for real, shows two digests, the one changed file and the flipped bit, and leaves nothing."""
+    began = time.monotonic()
+    done = _demo(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    out = done.stdout
+    assert len(set(re.findall(r"^    run [0-9a-f]{8}      (dt1:[0-9a-f]{12})$", out, re.MULTILINE))) == 2
+    assert out.count("reprod.state      captured") == 2
+    assert re.search(r"^  M  breast_cancer\.csv ", out, re.MULTILINE)
+    assert "exactly one file differs, breast_cancer.csv" in out
+    assert re.search(r"^  modified: digits\.csv\.gz  other content", out, re.MULTILINE)
+    assert "exit code 1, and it names digits.csv.gz" in out
+    assert 'mlflow.set_tag("reprod.dataset", "tables")' in out
+    assert "All 14 steps happened" in out
+    assert "✗ " not in out.replace("✗ run:", "")
+    assert time.monotonic() - began < 60
+    assert _nothing_left(tmp_path)
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.mlflow
+def test_kept_it_stays_up_and_says_how_to_end_it(tmp_path: Path) -> None:
+    """With --keep the server answers at the address that was printed, on the wanted port, until the printed line."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    done = _demo(tmp_path, "--keep", "--port", str(port))
+    pid = 0
+    try:
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = re.search(r"^    (kill (\d+); sleep 2; rm -r (\S+))$", done.stdout, re.MULTILINE)
+        assert found is not None, done.stdout
+        pid, folder = int(found[2]), Path(found[3])
+        assert f"http://127.0.0.1:{port}/#/experiments/" in done.stdout
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        settings = dict(re.findall(r"^    export (\w+)=(\S+)$", done.stdout, re.MULTILINE))
+        status = [sys.executable, "-m", "reprod", "status", "--check"]
+        asked = subprocess.run(status, env=_environment(tmp_path, **settings), capture_output=True, timeout=30)
+        assert asked.returncode == 0, asked.stderr
+        subprocess.run(["sh", "-c", found[1]], check=True, timeout=20)
+        pid = 0
+        assert not folder.exists()
+        assert _nothing_left(tmp_path)
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGTERM)
+
+
+@pytest.mark.mlflow
+def test_ctrl_c_cleans_up(tmp_path: Path) -> None:
+    """Interrupted while its server starts, the demo exits 130 and leaves neither a process nor a folder."""
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "reprod", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        encoding="utf-8",
+        env=_environment(tmp_path, PYTHONUNBUFFERED="1"),
+    )
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "Wait for the MLflow server" in line:
+            break
+    assert _processes_in(tmp_path)
+    demo.send_signal(signal.SIGINT)
+    demo.stdout.read()
+    demo.stdout.close()
+    assert demo.wait(20) == 130
+    assert _nothing_left(tmp_path)
+
+
+@pytest.mark.mlflow
+def test_a_step_that_fails_is_said_and_leaves_the_logs(tmp_path: Path) -> None:
+    """A daemon that ends at its start ends the demo with 1, which names the step and the reason and keeps the logs."""
+    done = _demo(tmp_path, before="from reprod.cli import demo_stage; demo_stage._CONFIGURATION = '[x]'")
+    assert done.returncode == 1
+    assert "✗ the daemon ended with exit code 78" in done.stdout
+    assert "error: step 2 of the demo did not happen: the daemon ended with exit code 78" in done.stderr
+    logs = re.search(r"hint: the logs are kept: (\S+/daemon\.log) ", done.stderr)
+    assert logs is not None, done.stderr
+    assert "unknown section or key 'x'" in Path(logs[1]).read_text("utf-8")
+    assert not _processes_in(tmp_path)
+
+
+def test_what_is_missing_is_said_before_anything_begins(tmp_path: Path) -> None:
+    """Without scikit-learn the demo says so with the line that installs it, and makes nothing."""
+    done = _demo(tmp_path, before="sys.modules['sklearn'] = None")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "needs scikit-learn" in done.stderr
+    assert 'hint: pip install "reprod[mlflow]" scikit-learn' in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.mlflow
+def test_a_port_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
+    """A taken port and a reserved one are refused before anything is started."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        done = _demo(tmp_path, "--port", str(taken.getsockname()[1]))
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "is taken" in done.stderr
+    assert _demo(tmp_path, "--port", "80").returncode == 2
+    assert list(tmp_path.iterdir()) == []

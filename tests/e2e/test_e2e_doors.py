@@ -1,0 +1,89 @@
+"""The ways in besides polling: the library's tag_dataset, the command line, and the daemon's own tracking server."""
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Daemon, Tracker, dt1, eventually, is_running, let_slack_pass, running_daemon
+
+pytestmark = pytest.mark.mlflow
+
+SCRIPT = """
+import sys, mlflow, reprod
+with mlflow.start_run(experiment_id={experiment!r}) as run:
+    assert reprod.tag_dataset({name!r}, strict=True)
+print(run.info.run_id, reprod.wait_captured(run.info.run_id, 30))
+"""
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, mlflow_server: str, data: Path, name: str) -> Iterator[Daemon]:
+    """Yield a daemon that polls once in ten minutes: what comes sooner came through the socket."""
+    with running_daemon(tmp_path / "d", mlflow_server, {name: data}, mlflow={"poll_seconds": 600}) as running:
+        running.sealed(name, 1)
+        eventually(lambda: running.status()["tracking"]["state"] == "reachable", 20, "the first poll has ended")
+        let_slack_pass()
+        yield running
+
+
+def test_tag_dataset_is_noticed_at_once(daemon: Daemon, tracker: Tracker, data: Path, name: str) -> None:
+    """``reprod.tag_dataset`` in a script wakes the daemon, and ``wait_captured`` returns the state."""
+    variables = {**daemon.place.variables(), "MLFLOW_TRACKING_URI": tracker.uri, "GIT_PYTHON_REFRESH": "quiet"}
+    script = SCRIPT.format(experiment=tracker.experiment, name=name)
+    done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    run_id, state = done.stdout.split()[-2:]
+    assert state == "captured"
+    assert "warning" not in done.stderr
+    assert tracker.ours(run_id)["reprod.digest"] == dt1(data)
+
+
+def test_snapshot_for_a_run_tags_it(daemon: Daemon, tracker: Tracker, data: Path, name: str) -> None:
+    """``reprod snapshot NAME --run RUN`` prints the version and has the run recorded; an unknown run is exit 4."""
+    run_id = tracker.finished_run()
+    done = daemon.place.cli("snapshot", name, "--run", run_id, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["digest"] == dt1(data)
+    assert tracker.wait_state(run_id)["reprod.digest"] == dt1(data)
+    assert daemon.place.cli("snapshot", name, "--run", "0" * 32).returncode == 4
+
+
+def test_the_daemons_own_server(tmp_path: Path, data: Path, name: str) -> None:
+    """With tracking_uri = "local" the daemon's server records a run; SIGTERM leaves no process, a restart has the run
+    still, and a server whose daemon is killed ends by itself."""
+    with running_daemon(tmp_path / "d", "local", {name: data}) as daemon:
+        tracker = own_tracker(daemon)
+        daemon.sealed(name, 1)
+        let_slack_pass()
+        run_id = tracker.finished_run(name)
+        assert tracker.wait_state(run_id)["reprod.digest"] == dt1(data)
+        assert str(daemon.place.state) not in tracker.uri
+        children = daemon.children()
+        code, seconds = daemon.terminate()
+        assert (code, seconds < 2) == (0, True), (seconds, daemon.tail())
+        eventually(lambda: not [pid for pid in children if is_running(pid)], 1, "no process is left")
+
+        daemon.start()
+        tracker = own_tracker(daemon)
+        assert tracker.ours(run_id)["reprod.state"] == "captured"
+        children = daemon.children()
+        daemon.kill()
+        eventually(lambda: not [pid for pid in children if is_running(pid)], 10, "the server ends with its daemon")
+
+
+def own_tracker(daemon: Daemon) -> Tracker:
+    """Wait for the daemon's own server; return it with a fresh experiment."""
+    from mlflow import MlflowClient
+
+    def reachable() -> Any:
+        tracking = daemon.status()["tracking"]
+        return tracking["uri"] if tracking["state"] == "reachable" else None
+
+    uri = eventually(reachable, 60, lambda: f"the local server answers; {daemon.tail()}")
+    client = MlflowClient(uri)
+    return Tracker(client, uri, client.create_experiment(uuid.uuid4().hex))

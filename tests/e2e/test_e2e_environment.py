@@ -1,0 +1,119 @@
+"""The environment on a run is that of the training process, also when that process has ended long before."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from harness import Daemon, Tracker, eventually, let_slack_pass, running_daemon
+
+pytestmark = pytest.mark.mlflow
+
+#: All that a user's script has of reprod: one tag. It ends right after it.
+TRAIN = """
+import mlflow
+with mlflow.start_run(experiment_id={experiment!r}) as run:
+    mlflow.set_tag("reprod.dataset", {name!r})
+    print(run.info.run_id)
+"""
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, mlflow_server: str, data: Path, name: str) -> Iterator[Daemon]:
+    """Yield a daemon with one dataset, whose variables no script here shares."""
+    secret = {"REPROD_E2E_DAEMON": "of the daemon"}
+    with running_daemon(tmp_path / "d", mlflow_server, {name: data}, environ=secret) as running:
+        running.sealed(name, 1)
+        let_slack_pass()
+        yield running
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Return a git repository with one commit on branch ``paper`` and one changed file."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "model.py").write_text("a = 1\n")
+    identity = ["-c", "user.name=e2e", "-c", "user.email=e2e@example.org"]
+    for arguments in (["init", "-q", "-b", "paper"], ["add", "."], [*identity, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *arguments], cwd=folder, check=True, env={**os.environ, "GIT_CONFIG_GLOBAL": os.devnull})
+    (folder / "model.py").write_text("a = 2\n")
+    return folder
+
+
+def train(daemon: Daemon, tracker: Tracker, name: str, cwd: Path) -> str:
+    """Run the user's script to its end; return its run."""
+    script = cwd / "train.py"
+    script.write_text(TRAIN.format(experiment=tracker.experiment, name=name))
+    variables = {**daemon.place.variables(), "MLFLOW_TRACKING_URI": tracker.uri, "GIT_PYTHON_REFRESH": "quiet"}
+    variables.pop("REPROD_E2E_DAEMON")
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=cwd, env=variables, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[0]
+
+
+def test_a_script_that_ends_right_after_its_tag_is_captured_with_its_environment(
+    daemon: Daemon, tracker: Tracker, name: str, repository: Path, tmp_path: Path
+) -> None:
+    """One set_tag in a real script: requirements, system and git of that process are on the run, and its params."""
+    run_id = train(daemon, tracker, name, repository)
+    tags = tracker.wait_state(run_id)
+    assert tags["reprod.bound"] == "start"
+    context = json.loads(tags["reprod.context"])
+    params = tracker.wait_params(run_id, "python_version")
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, capture_output=True, text=True).stdout.strip()
+    assert params["python_version"] == ".".join(map(str, sys.version_info[:3]))
+    assert params["platform_system"] == "Linux"
+    assert int(params["cpu_count"]) == len(os.sched_getaffinity(0))
+    assert (params["git_commit"], params["git_branch"]) == (commit, "paper")
+    assert params["git_uncommitted_changes"] == "true"
+    if not Path("/proc/driver/nvidia").exists():
+        assert params["gpu_count"] == "0"
+
+    requirements = tracker.read(run_id, "environment/requirements.txt", tmp_path / "a").decode().splitlines()
+    assert requirements[0].startswith("#")
+    for package in ("mlflow", "anyio", "pytest"):
+        assert f"{package}=={version(package)}" in requirements
+    system = json.loads(tracker.read(run_id, "environment/system_info.json", tmp_path / "b"))
+    for key in ("timestamp", "platform", "python", "cpu", "memory", "gpu", "git", "environment_variables"):
+        assert key in system
+    assert system["python"]["executable"] == sys.executable
+    assert system["git"]["commit"] == commit
+    assert system["subject"]["pid"] == context["pid"] != daemon.pid
+    assert "of the daemon" not in json.dumps(system)
+
+
+def test_where_the_process_is_unknown_the_environment_is_unknown(
+    daemon: Daemon, tracker: Tracker, name: str, tmp_path: Path
+) -> None:
+    """A run without reprod.context is captured, says why its environment is unknown, and has none of its params; a
+    context of a process that is gone and handed nothing over is no better."""
+    gone = {"v": 1, "host": "h", "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip()}
+    contexts = [None, json.dumps({**gone, "pid": 4_000_000, "start_ticks": 1, "prefix": sys.prefix})]
+    for number, context in enumerate(contexts):
+        run_id = tracker.finished_run(name, context=context)
+        tracker.wait_state(run_id)
+        params = tracker.wait_params(run_id, "data_path")
+        assert not {"python_version", "cpu_count", "gpu_count", "platform_system", "git_commit"} & set(params)
+        assert not [path for path in tracker.artifacts(run_id) if path.startswith("environment/")]
+        record = tracker.read(run_id, "reprod/environment_unknown.json", tmp_path / str(number))
+        assert json.loads(record)["reason"]
+        assert str(daemon.pid) not in record.decode()
+
+
+def test_the_hosts_samples_are_taken_on_a_timer(tmp_path: Path, data: Path, name: str) -> None:
+    """The host and each configured prefix are sampled again and again; a prefix that is none is said in the log."""
+    settings = {"interval_seconds": 0.2, "interpreters": [sys.prefix, str(tmp_path)]}
+    with running_daemon(tmp_path / "d", "", {name: data}, environment=settings) as daemon:
+        daemon.wait_event("environment.changed", subject="host")
+        daemon.wait_event("environment.changed", subject=sys.prefix)
+        daemon.wait_event("environment.sample_failed", prefix=str(tmp_path))
+        first = daemon.status()["environment"]["taken_at"]
+        eventually(lambda: daemon.status()["environment"]["taken_at"] > first, 10, "another sample is taken")
+        assert len(daemon.events("environment.sample_failed")) == 1
