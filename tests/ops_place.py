@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import oracle
@@ -23,6 +24,7 @@ class ScriptedWatch:
     def __init__(self) -> None:
         self.whole_ns: int | None = time.time_ns()
         self.seen: dict[bytes, int] = {}
+        self.leased: dict[bytes, int] = {}
         self.before_settled: Callable[[], None] = lambda: None
 
     def hint(self, *paths: bytes) -> None:
@@ -34,11 +36,24 @@ class ScriptedWatch:
         return self.whole_ns
 
     def hints(self) -> Hints:
-        return Hints(dict(self.seen), False, min(self.seen.values()) if self.seen else None)
+        return Hints(dict(self.leased), False, min(self.leased.values(), default=None))
 
     def settled(self) -> Hints:
         self.before_settled()
-        return self.hints()
+        both = {**self.seen, **self.leased}
+        return Hints(both, False, min(both.values(), default=None))
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Hints are taken out for a refresh, and come back with their times if it fails."""
+        self.leased, self.seen = self.seen, {}
+        try:
+            yield
+        except BaseException:
+            self.seen = {**self.seen, **self.leased}
+            raise
+        finally:
+            self.leased = {}
 
 
 class Place:
@@ -84,16 +99,15 @@ class Place:
         accept_root: bool = False,
         config: DatasetConfig | None = None,
     ) -> Report:
-        report = refresh(
-            self.db,
-            config or self.config,
-            Order(paths, rehash, accept_root),
-            Settings(str(self.state), 2),
-            watch=self.watch if watched else None,
-            checkpoint=checkpoint,
-        )
-        self.watch.seen.clear()
-        return report
+        with self.watch.lease():
+            return refresh(
+                self.db,
+                config or self.config,
+                Order(paths, rehash, accept_root),
+                Settings(str(self.state), 2),
+                watch=self.watch if watched else None,
+                checkpoint=checkpoint,
+            )
 
     def marks(self) -> list[object]:
         return list(self.db.read(versions.marks))
@@ -109,7 +123,7 @@ class Place:
         assert self.contents(newest.seq) == truth
         assert newest.digest is not None
         assert digest.text(newest.digest) == oracle.dt1(truth)
-        assert newest.files == len(truth)
+        assert newest.files == sum(kind == "file" for kind, _, _ in truth.values())
         assert newest.size == sum(size for kind, size, _ in truth.values() if kind == "file")
         return truth
 

@@ -4,10 +4,13 @@ Exclude wins; no include means everything. Patterns and paths are compared byte 
 each byte to one character), so a name that is not UTF-8 is matched like any other, and ``?`` is one byte as in git.
 """
 
-from collections.abc import Iterable
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from reprod.core.entry import display, named
 
 #: Read at the root of a dataset and part of its selection.
 IGNORE_FILE = b".reprodignore"
@@ -60,13 +63,33 @@ class Selection:
 
     def record(self) -> dict[str, object]:
         """Return the selection as JSON values: it stands beside a digest in manifests and in the log."""
-        return {
+        record: dict[str, Any] = {
             "include": list(self.include),
             "exclude": list(self.exclude),
-            "ignore_file": [line.decode("utf-8", "backslashreplace") for line in self.ignore],
+            "ignore_file": [display(line) for line in self.ignore],
             "symlinks": self.symlinks,
-            **({"only": self.only.decode("utf-8", "backslashreplace")} if self.only is not None else {}),
         }
+        whole = b"\n".join(self.ignore)
+        if display(whole).encode() != whole:
+            record["ignore_file_b64"] = b64encode(whole).decode()
+        if self.only is not None:
+            record.update(named(self.only, "only"))
+        return record
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Self:
+        """Return the selection that ``record`` wrote, but for the algorithms, which it does not hold."""
+        lines = [line.encode() for line in record["ignore_file"]]
+        if "ignore_file_b64" in record:
+            lines = b64decode(record["ignore_file_b64"]).split(b"\n")
+        only = record["only"].encode() if "only" in record else None
+        return cls(
+            include=tuple(record["include"]),
+            exclude=tuple(record["exclude"]),
+            ignore=tuple(lines),
+            symlinks=record["symlinks"],
+            only=b64decode(record["only_b64"]) if "only_b64" in record else only,
+        )
 
 
 def _spec(lines: Iterable[bytes]) -> Any:

@@ -168,10 +168,10 @@ class Daemon:
         finally:
             ended.set()
 
-    def _note_whole(self) -> None:
+    async def _note_whole(self) -> None:
         """A dataset has a complete version again: runs that were recorded as incomplete may be provable now."""
         try:
-            self.records.write(outbox.hurry_incomplete)
+            await to_thread.run_sync(self.records.write, outbox.hurry_incomplete)
         except StateError as error:  # they are looked at again on a timer too
             self.be_stuck(error)
         self.trigger.ring()

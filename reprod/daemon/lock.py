@@ -17,7 +17,8 @@ def locked(state: Path) -> Iterator[None]:
     """
     try:
         state.mkdir(mode=0o750, parents=True, exist_ok=True)
-        file = open(state / "lock", "a+", encoding="ascii")  # noqa: SIM115 - closed by the block below
+        # Unbuffered: on a full disk closing would write again, and raise again.
+        file = open(state / "lock", "a+b", buffering=0)  # noqa: SIM115 - closed by the block below
     except OSError as error:
         raise StateError(
             f"cannot write the state directory {state}: {error.strerror}",
@@ -28,14 +29,13 @@ def locked(state: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
-            holder = file.read().strip() or "unknown"
+            holder = file.read().decode("ascii", "replace").strip() or "unknown"
             raise AlreadyRunningError(
                 f"another reprod daemon (pid {holder}) uses {state}", hint="reprod status shows it; stop it first"
             ) from error
         try:
             file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            file.write(str(os.getpid()).encode())
         except OSError as error:
             raise StateError(f"cannot write to {state}: {error.strerror}", hint="free space there") from error
         yield

@@ -10,7 +10,7 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -80,7 +80,12 @@ class DatasetWork:
     """One dataset at work. The attributes are what ``status`` shows; only the loop below changes them."""
 
     def __init__(
-        self, dataset: DatasetConfig, config: Config, records: Database, log: Any, on_whole: Callable[[], None]
+        self,
+        dataset: DatasetConfig,
+        config: Config,
+        records: Database,
+        log: Any,
+        on_whole: Callable[[], Awaitable[None]],
     ) -> None:
         self.dataset = dataset
         self.state: State = "new"
@@ -241,7 +246,7 @@ class DatasetWork:
             self.traceback = traceback.format_exc()
             await self._fail(error)
         else:
-            self._succeed(report)
+            await self._succeed(report)
         finally:
             self.progress = None
             for request in requests:
@@ -308,7 +313,7 @@ class DatasetWork:
 
     # --- outcomes ----------------------------------------------------------------------------------------------------
 
-    def _succeed(self, report: Report) -> None:
+    async def _succeed(self, report: Report) -> None:
         was_whole = self.state in {"current", "scanning", "dirty"} and self.error is None
         version, now = report.version, anyio.current_time()
         self.report, self.error, self.traceback = report, None, None
@@ -322,7 +327,7 @@ class DatasetWork:
         self._plan_unstable(report, now)
         self.state = "incomplete" if version.problems else "current"
         if version.problems == 0 and (report.sealed or not was_whole):
-            self._on_whole()
+            await self._on_whole()
         if report.sealed or report.full:
             self._log.info("dataset.refreshed", **_fields(report))
         if report.unannounced:

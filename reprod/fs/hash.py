@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from reprod.fs.walk import Stat, lstat_at
+from reprod.fs.walk import Stat, lstat_at, stat_tuple
 
 CHUNK = 1 << 20  # larger reads gain nothing: 16 MiB in 12 ms either way
 
@@ -81,7 +81,7 @@ def hash_at(
         fd = _open(directory, name)
         began = time.time_ns()
         st = os.fstat(fd)
-        before = (st.st_mode, st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino)
+        before = stat_tuple(st)
         if not stat.S_ISREG(before[0]):
             return Hashed(Outcome.OTHER)
         if abs(began - before[3]) < settle_ns(before, slack_ns):

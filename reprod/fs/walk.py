@@ -20,6 +20,9 @@ _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors(
 #: ``(mode, size, mtime_ns, ctime_ns, inode)``: a Fingerprint as a plain tuple, because a walk makes millions of them.
 Stat = tuple[int, int, int, int, int]
 
+#: What SQLite holds. An mtime can be set beyond it (the year 2262), and some file systems number inodes beyond it.
+LARGEST = (1 << 63) - 1
+
 
 @dataclass(slots=True)
 class Listing:
@@ -42,7 +45,7 @@ class Listing:
 
 def stat_tuple(st: os.stat_result) -> Stat:
     """Return the five numbers that make a fingerprint."""
-    return (st.st_mode, st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino)
+    return (st.st_mode, st.st_size, min(st.st_mtime_ns, LARGEST), st.st_ctime_ns, st.st_ino & LARGEST)
 
 
 def lstat_at(fd: int, name: bytes) -> Stat | None:
@@ -118,6 +121,7 @@ def _list(listing: Listing, selection: Selection, *, stat_files: bool) -> None:
                 mode = st.st_mode
                 if selection.symlinks == "skip" and stat.S_ISLNK(mode):
                     continue
-                files[name] = (mode, st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino)
+                mtime, inode = min(st.st_mtime_ns, LARGEST), st.st_ino & LARGEST
+                files[name] = (mode, st.st_size, mtime, st.st_ctime_ns, inode)
     except OSError as error:
         listing.error = error

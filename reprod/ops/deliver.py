@@ -8,11 +8,11 @@ import gzip
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -294,19 +294,31 @@ def _write_manifest(
         version=seq,
         selection=db.read(lambda c: versions.record(c, seq))["selection"],
     )
-    inline = (dataset.files or 0) <= max_inline_files
-
-    def render(entries: Iterable[Entry]) -> dict[str, Any]:
-        return manifest.document(header, entries, list_files=inline)
-
-    document = db.read(lambda c: render(versions.entries(c, seq)))
-    if not inline:
-        document["files_in"] = "SHA256SUMS.gz"
+    if (dataset.files or 0) <= max_inline_files:
+        document = db.read(lambda c: manifest.document(header, versions.entries(c, seq)))
+    else:
         folder.mkdir(parents=True, exist_ok=True)
         # No name and no time in it: the same version gives the same bytes.
         with open(folder / "SHA256SUMS.gz", "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
-            db.read(lambda c: packed.writelines(manifest.sums(versions.entries(c, seq))))
+            document = db.read(
+                lambda c: manifest.document(header, _packing(versions.entries(c, seq), packed), list_files=False)
+            )
+        document["files_in"] = "SHA256SUMS.gz"
     _put(folder / "data_manifest.json", json.dumps(document, indent=2, ensure_ascii=False).encode())
+
+
+def _packing(entries: Iterable[Entry], packed: gzip.GzipFile) -> Iterator[Entry]:
+    """Pass entries on, and write their SHA256SUMS lines on the way: one pass over a version of any size."""
+    for some in batched(entries, 4096):
+        packed.write(b"".join(manifest.sums(some)))
+        yield from some
+
+
+def batched(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+    """Yield lists of up to ``size`` (itertools.batched, which Python 3.11 lacks)."""
+    rest = iter(entries)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 def _put(path: Path, content: bytes) -> None:

@@ -1,18 +1,19 @@
 """The verb that says what lies between two references: two versions, or a version and the files as they are now."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from reprod.config import Config
 from reprod.core import digest
 from reprod.core.delta import Delta, compare
-from reprod.core.entry import Content, Kind, named
+from reprod.core.entry import Content, Kind, Problem, named
 from reprod.core.pattern import Selection
 from reprod.errors import NotFoundError, UsageError
 from reprod.fs.root import open_root
-from reprod.ops.observe import observe
-from reprod.ops.reference import Reference, last_used, open_version, resolve
+from reprod.ops.observe import Seen, observe
+from reprod.ops.reference import Reference, last_used, open_version, require_version, resolve
 from reprod.ops.refresh import state_inodes
 from reprod.store import versions
 from reprod.store.connection import Database
@@ -54,17 +55,20 @@ def _sides(
     """Return both contents, at least where they may differ."""
     a, b = first.seq, second.seq
     if a is not None and b is not None:
-        db.read(lambda c: (versions.version(c, a), versions.version(c, b)))
+        require_version(db, second)
         return db.read(lambda c: versions.contents_between(c, a, b))
     sealed = a if a is not None else b
     if sealed is None:  # pragma: no cover - the caller made one of them a version
         raise UsageError("now cannot be compared with now", hint="NAME@N NAME")
     then = {e.path: e.content for e in db.read(lambda c: list(versions.entries(c, sealed)))}
-    now = _now(db, state, config, first.name, checkpoint)
+    seen = _now(db, state, config, first.name, checkpoint)
+    barred = tuple(path + b"/" if path else b"" for path in seen.unlisted)
+    now = {p: replace(c, sha256=None, problem=Problem.UNREADABLE) for p, c in then.items() if p.startswith(barred)}
+    now.update(seen.contents)
     return (then, now) if a is not None else (now, then)
 
 
-def _now(db: Database, state: Path, config: Config, name: str, checkpoint: Callable[[], None]) -> dict[bytes, Content]:
+def _now(db: Database, state: Path, config: Config, name: str, checkpoint: Callable[[], None]) -> Seen:
     dataset = next((d for d in config.datasets if d.name == name), None)
     if dataset is None:
         raise NotFoundError(f"{name} is not registered any more", hint="compare two versions: NAME@1 NAME@2")
@@ -77,7 +81,7 @@ def _now(db: Database, state: Path, config: Config, name: str, checkpoint: Calla
             root.only,
         )
         skip = state_inodes(str(state))
-        return observe(root, selection, db, read_all=False, skip=skip, checkpoint=checkpoint).contents
+        return observe(root, selection, db, read_all=False, skip=skip, checkpoint=checkpoint)
 
 
 def _document(db: Database, first: Reference, second: Reference, delta: Delta) -> dict[str, Any]:

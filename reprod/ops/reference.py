@@ -92,17 +92,20 @@ def last_used(state: Path, name: str) -> Reference | None:
 
 
 def open_version(state: Path, reference: Reference) -> Database:
-    """Open the dataset of a reference for reading; raises NotFoundError for a version that is not there."""
-    from reprod.store import versions
-
+    """Open the dataset of a reference for reading; raises as ``require_version`` does."""
     db, _ = files.open_dataset_readonly(state, reference.name)
     try:
-        if reference.seq is not None:
-            seq = reference.seq
-            version = db.read(lambda c: versions.version(c, seq))
-            if version.pruned:
-                raise IncompleteError(f"{reference.name}@{seq} was pruned: not provable any more", hint="reprod log")
+        require_version(db, reference)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def require_version(db: Database, reference: Reference) -> None:
+    """Raise NotFoundError for a version that is not there, IncompleteError for one that was pruned."""
+    from reprod.store import versions
+
+    seq = reference.seq
+    if seq is not None and db.read(lambda c: versions.version(c, seq)).pruned:
+        raise IncompleteError(f"{reference.name}@{seq} was pruned: not provable any more", hint="reprod log")

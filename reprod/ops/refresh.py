@@ -141,6 +141,7 @@ def refresh(
                 progress,
                 skip=state_inodes(settings.state_dir),
                 rehash=plan.rehash,
+                hinted=frozenset(watch.hints().paths),
             )
             if plan.full:
                 scan.everything()

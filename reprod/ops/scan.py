@@ -48,7 +48,12 @@ class Counts:
 
 @dataclass(slots=True)
 class Scan:
-    """One comparison of a tree with its index. ``checkpoint`` raises to stop; ``progress`` gets the counts."""
+    """One comparison of a tree with its index. ``checkpoint`` raises to stop; ``progress`` gets the counts.
+
+    ``hinted`` files are read even if their fingerprint is the known one: a write that takes longer than the slack
+    stamps its ctime when it begins, so a file that was read in the middle of one looks unchanged at its end. Its last
+    event comes after that.
+    """
 
     db: Database
     root: int
@@ -59,6 +64,7 @@ class Scan:
     progress: Callable[[Counts], None]
     skip: frozenset[tuple[int, int]] = frozenset()
     rehash: bool = False
+    hinted: frozenset[bytes] = frozenset()
     counts: Counts = field(default_factory=Counts)
     gone_files: list[int] = field(default_factory=list)
     gone_directories: list[int] = field(default_factory=list)
@@ -129,9 +135,10 @@ class Scan:
             row = files.pop(name, None)
             if st is None:
                 self.pool.add(path, name, 0, (None, _UNKNOWN))
-            elif row is not None and row[:5] == st and row[6] is None and not rehash:
-                counts.files += 1
-                counts.bytes += st[1]
+            elif row is not None and row[:5] == st and row[6] is None and not rehash and not self._told(path, name):
+                if stat.S_ISREG(st[0]):
+                    counts.files += 1
+                    counts.bytes += st[1]
             else:
                 self._candidate(listing.fd, path, name, row[5] if row else None, st)
         for name, row in files.items():
@@ -143,6 +150,9 @@ class Scan:
                 self._changed(join(path, name))
         if (files or gone) and stat_tuple(os.fstat(listing.fd)) != listing.stat:
             self.vanished += 1  # it may have gone after the directory was stat'ed, before it was listed
+
+    def _told(self, directory: bytes, name: bytes) -> bool:
+        return bool(self.hinted) and join(directory, name) in self.hinted
 
     def _unlisted(self, listing: Listing, known: index.KnownDirectory | None) -> None:
         """Keep what is known of a directory that could not be listed, and say so."""
@@ -228,7 +238,7 @@ class Scan:
                 self._missing(fd, directory, name, row[5])
         elif stat.S_ISLNK(st[0]) and self.selection.symlinks == "skip":
             return
-        elif row is None or row[:5] != st or row[6] is not None:
+        else:
             self._candidate(fd, directory, name, row[5] if row else None, st)
 
     def _topmost_unknown(self, directory: bytes) -> bytes | None:
@@ -328,7 +338,7 @@ class Scan:
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def _observe(self, seen: Observation) -> None:
-        if seen.kind != _SPECIAL:
+        if seen.kind == _FILE:
             self.counts.files += 1
             self.counts.bytes += seen.stat[1]
         self._rows.append(seen)

@@ -97,17 +97,10 @@ def _expected(db: Database, reference: Reference) -> tuple[int, dict[bytes, Cont
         seq = newest.seq
     contents = {e.path: e.content for e in db.read(lambda c: list(versions.entries(c, seq)))}
     record = db.read(lambda c: versions.record(c, seq))
-    selection = record["selection"]
     return (
         seq,
         {p: c for p, c in contents.items() if c.kind in {Kind.FILE, Kind.LINK}},
-        Selection(
-            include=tuple(selection["include"]),
-            exclude=tuple(selection["exclude"]),
-            ignore=tuple(line.encode() for line in selection["ignore_file"]),
-            symlinks=selection["symlinks"],
-            only=os.fsencode(selection["only"]) if "only" in selection else None,
-        ),
+        Selection.of_record(record["selection"]),
         record["root"],
     )
 

@@ -80,8 +80,8 @@ def open_database(path: Path, schema: Schema) -> Database:
         try:
             if new:
                 os.chmod(path, 0o640)  # the group may read status while the daemon is down
+            _check(connection, path, schema)  # first: a file of somebody else's stays as it is
             _pragmas(connection)
-            _check(connection, path, schema)
             _migrate(connection, path, schema)
         except BaseException:
             connection.close()

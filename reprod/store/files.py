@@ -75,7 +75,7 @@ def open_dataset(state: Path, records: Database, name: str, root: bytes) -> Open
         else:  # an older copy of the file was put back: its newest version is not what the registry saw
             db.close()
             aside = _set_aside(path)
-            return open_dataset(state, records, name, root)
+            return Opened(open_dataset(state, records, name, root).db, aside)
     if highest is not None and (known is None or known.seq < highest.seq):  # a crash came between seal and registry
         _catch_up(records, name, highest)
     return Opened(db, aside)

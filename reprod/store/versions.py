@@ -230,7 +230,7 @@ def _insert_version(
     db: sqlite3.Connection, seq: int, now_ns: int, described: dict[str, object], reason: str
 ) -> Version:
     node, files, size, problems = compute_nodes(db)
-    added, removed, modified = _count_changes(db, seq, files)
+    added, removed, modified = _count_changes(db, seq)
     complete = problems == 0
     record = {
         "seq": seq,
@@ -256,9 +256,9 @@ def _insert_version(
     return Version(seq, now_ns, root, files, size, problems, added, removed, modified, reason, chain, False)
 
 
-def _count_changes(db: sqlite3.Connection, seq: int, files: int) -> tuple[int, int, int]:
+def _count_changes(db: sqlite3.Connection, seq: int) -> tuple[int, int, int]:
     if db.execute("SELECT 1 FROM version LIMIT 1").fetchone() is None:
-        return files, 0, 0
+        return db.execute("SELECT count(*) FROM file WHERE kind IN (1, 2)").fetchone()[0], 0, 0
     row = db.execute(
         "SELECT coalesce(sum(h.kind IN (0, 3) AND f.kind IN (1, 2)), 0), "
         "coalesce(sum(h.kind IN (1, 2) AND f.kind IN (0, 3)), 0), "
@@ -290,7 +290,7 @@ def _compute_node(db: sqlite3.Connection, place: int) -> None:
     files, size, problems = 0, 0, int(own_problem)
     if present:
         files, size, broken = db.execute(
-            "SELECT count(*), coalesce(sum(CASE kind WHEN 1 THEN size ELSE 0 END), 0), count(problem) "
+            "SELECT count(*) FILTER (WHERE kind = 1), coalesce(sum(size) FILTER (WHERE kind = 1), 0), count(problem) "
             "FROM file WHERE directory = ? AND kind IN (1, 2)",
             (place,),
         ).fetchone()

@@ -14,7 +14,7 @@ def file(tag: int, size: int = 1) -> Content:
 contents = st.dictionaries(
     st.binary(min_size=1, max_size=2),
     st.builds(
-        lambda kind, tag: Content(kind, 0 if kind is Kind.SPECIAL else tag, None if kind is Kind.SPECIAL else bytes([tag]) * 32),
+        lambda kind, tag: Content(kind, 0) if kind is Kind.SPECIAL else Content(kind, tag, bytes([tag]) * 32),
         st.sampled_from([Kind.FILE, Kind.FILE, Kind.LINK, Kind.SPECIAL]),
         st.integers(0, 3),
     ),

@@ -50,8 +50,8 @@ def test_any_bytes_are_a_path(path: bytes) -> None:
 def test_agrees_with_git(tmp_path: Path) -> None:
     """A set of patterns says the same as git itself."""
     lines = ["*.o", "!keep.o", "/build/", "doc/*.txt", "**/cache", "a/**/b", "x[0-9].dat", "sp\\ ace", "trail "]
-    paths = ["m.o", "keep.o", "d/m.o", "build/x", "d/build/x", "doc/a.txt", "doc/s/a.txt", "q/cache/z", "a/b", "a/c/d/b",
-             "x1.dat", "xx.dat", "sp ace", "trail", "plain"]  # fmt: skip
+    paths = ["m.o", "keep.o", "d/m.o", "build/x", "d/build/x", "doc/a.txt", "doc/s/a.txt", "q/cache/z", "a/b",
+             "a/c/d/b", "x1.dat", "xx.dat", "sp ace", "trail", "plain"]  # fmt: skip
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True, timeout=20)
     (tmp_path / ".gitignore").write_text("\n".join(lines) + "\n")
     out = subprocess.run(
@@ -72,5 +72,11 @@ def test_record_is_json() -> None:
     """What stands beside a digest can always be written."""
     import json
 
-    record = Selection(include=("a",), ignore=(b"\xff",), only=b"\xfe").record()
-    assert json.loads(json.dumps(record))["ignore_file"] == ["\\xff"]
+    for selection in (
+        Selection(),
+        Selection(include=("a",), exclude=("b",), ignore=(b"\xff", b"c\\xff"), only=b"\xfe", symlinks="skip"),
+        Selection(ignore=(b"*.log", b"\xc3\xa9"), only=b"one"),
+    ):
+        record = json.loads(json.dumps(selection.record()))
+        assert Selection.of_record(record) == selection
+    assert Selection(ignore=(b"\xff",)).record()["ignore_file"] == ["\\xff"]

@@ -20,6 +20,7 @@ import psutil
 
 from reprod.client import Client
 from reprod.errors import DaemonUnavailableError
+from reprod.ops.refresh import HINT_LAG_NS
 
 T = TypeVar("T")
 
@@ -116,8 +117,9 @@ class Place:
 class Daemon:
     """One daemon at a ``Place``; started, ended and started again by the test."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, program: tuple[str, ...] = ("-m", "reprod", "daemon")) -> None:
         self.place = place
+        self.program = program
         self.log_path = place.base / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._children: set[int] = set()
@@ -126,7 +128,7 @@ class Daemon:
         """Start the process and do not wait for anything."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "reprod", "daemon"],
+                [sys.executable, *self.program],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -243,13 +245,14 @@ def running_daemon(
     datasets: Mapping[str, Path] | None = None,
     *,
     environ: Mapping[str, str] | None = None,
+    program: tuple[str, ...] = ("-m", "reprod", "daemon"),
     **settings: Mapping[str, object],
 ) -> Iterator[Daemon]:
     """Yield a daemon that answers, with its own state and configuration below ``base``; end it and its children."""
     place = Place(base, tracking_uri, settings, environ or {})
     for name, path in (datasets or {}).items():
         place.register(name, path)
-    daemon = Daemon(place)
+    daemon = Daemon(place, program)
     try:
         daemon.start()
         yield daemon
@@ -346,8 +349,17 @@ def _node(folder: bytes) -> str | None:
 
 def let_slack_pass() -> None:
     """Wait until what happened until now is older than the slack, so that a run that starts now is provable."""
-    until = time.monotonic() + SLACK_S + 0.05
-    eventually(lambda: time.monotonic() > until, 5, "time passes")
+    _let_pass(SLACK_S + 0.05)
+
+
+def let_events_tell_apart() -> None:
+    """Wait until a change that comes now is provably later than what happened until now, by events alone."""
+    _let_pass(SLACK_S + HINT_LAG_NS / 1e9 + 0.1)
+
+
+def _let_pass(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    eventually(lambda: time.monotonic() > until, seconds + 5, "time passes")
 
 
 def make_data(root: Path, count: int = 4) -> Path:

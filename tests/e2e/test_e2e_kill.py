@@ -71,7 +71,7 @@ def test_params_of_a_run_that_ended_while_no_daemon_ran(
         tracker.client.set_terminated(run_id)
         daemon.start()
         assert tracker.wait_params(run_id, "data_path")["data_path"] == str(data)
-        assert tracker.history(run_id, "data_files_count") == [7]
+        assert tracker.history(run_id, "data_files_count") == [6]
 
 
 def cut_points(requests: list[str]) -> list[tuple[int, When]]:

@@ -58,6 +58,7 @@ def test_a_state_directory_that_cannot_be_is_77(tmp_path: Path) -> None:
         assert "hint: " in done.stderr
 
 
+@pytest.mark.root
 def test_a_read_only_state_directory_is_77(tmp_path: Path) -> None:
     """A state directory on a read-only file system ends the start with 77 and a hint."""
     place = Place(tmp_path / "d")
@@ -66,6 +67,20 @@ def test_a_read_only_state_directory_is_77(tmp_path: Path) -> None:
         done = place.cli("daemon")
         assert done.returncode == 77, done.stderr
         assert "hint: " in done.stderr
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("left", [0, 60_000])
+def test_a_full_state_directory_at_the_start_is_77(tmp_path: Path, left: int) -> None:
+    """With no space for the lock's pid, or for the registry, the start ends with 77 and the cure."""
+    place = Place(tmp_path / "d")
+    place.state.mkdir()
+    with mounted("-t", "tmpfs", "-o", "size=200k", "tmpfs", at=place.state):
+        fill(place.state / "filler")
+        os.truncate(place.state / "filler", max(0, (place.state / "filler").stat().st_size - left))
+        done = place.cli("daemon")
+        assert done.returncode == 77, done.stderr
+        assert "hint: free space" in done.stderr
 
 
 def test_a_damaged_registry_is_set_aside(tmp_path: Path, data: Path, name: str) -> None:
@@ -145,8 +160,8 @@ def fill(path: Path) -> None:
 
 @pytest.mark.mlflow
 def test_a_file_that_keeps_changing_is_incomplete(tmp_path: Path, data: Path, name: str, tracker: Tracker) -> None:
-    """A run that starts while a file is written ends ``incomplete`` with the reason and no digest anywhere, and stays so,
-    because nobody can know any more what it read; when the file has settled, the next run is captured."""
+    """A run that starts while a file is written ends ``incomplete`` with the reason and no digest anywhere, and stays
+    so, because nobody can know any more what it read; when the file has settled, the next run is captured."""
     context = current_context().to_json()
     with running_daemon(tmp_path / "d", tracker.uri, {name: data}) as daemon:
         daemon.sealed(name, 1)
@@ -179,17 +194,19 @@ def test_an_unreadable_file_is_incomplete_until_it_can_be_read(
     victim = data / "sub" / "victim.bin"
     victim.write_bytes(b"")
     # Reading a process's memory at address 0 is an I/O error, for root too.
-    with mounted("--bind", f"/proc/{os.getpid()}/mem", at=victim) as unmount:
-        with running_daemon(tmp_path / "d", tracker.uri, {name: data}) as daemon:
-            eventually(lambda: daemon.dataset(name)["state"] == "incomplete", 15, lambda: f"{daemon.tail()}")
-            assert daemon.dataset(name)["problems"][0]["problem"] == "unreadable"
-            let_slack_pass()
-            run_id = tracker.finished_run(name, context=current_context().to_json())
-            tags = tracker.wait_state(run_id, "incomplete")
-            assert not [key for key in tags if key.startswith(("reprod.digest", "reprod.version"))]
-            unmount()
-            daemon.call("scan", name=name)
-            tags = tracker.wait_state(run_id)
-            assert tags["reprod.digest"] == dt1(data)
-            assert tags["reprod.bound"] == "ctime"
-            assert "reprod.error" not in tags
+    with (
+        mounted("--bind", f"/proc/{os.getpid()}/mem", at=victim) as unmount,
+        running_daemon(tmp_path / "d", tracker.uri, {name: data}) as daemon,
+    ):
+        eventually(lambda: daemon.dataset(name)["state"] == "incomplete", 15, lambda: f"{daemon.tail()}")
+        assert daemon.dataset(name)["problems"][0]["problem"] == "unreadable"
+        let_slack_pass()
+        run_id = tracker.finished_run(name, context=current_context().to_json())
+        tags = tracker.wait_state(run_id, "incomplete")
+        assert not [key for key in tags if key.startswith(("reprod.digest", "reprod.version"))]
+        unmount()
+        daemon.call("scan", name=name)
+        tags = tracker.wait_state(run_id)
+        assert tags["reprod.digest"] == dt1(data)
+        assert tags["reprod.bound"] == "ctime"
+        assert "reprod.error" not in tags

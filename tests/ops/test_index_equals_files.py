@@ -4,7 +4,11 @@ import os
 import shutil
 import stat
 import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import oracle
 import pytest
@@ -13,7 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 from ops_place import Place, as_contents
 
+import reprod.ops.refresh as refreshing
 from reprod.core import digest
+from reprod.core.binding import LOCAL_SLACK_NS, bind
+from reprod.fs import hash as hashing
+from reprod.fs import walk
 from reprod.ops import scan
 from reprod.store import versions
 
@@ -31,7 +39,8 @@ NAMES = [
     b"z",
 ]
 DATA = [b"", b"1", b"2", b"11", b"x" * 50]
-STEPS = {"steps": 0, "refreshes": 0, "kills": 0, "versions": 0}
+STEPS: Counter[str] = Counter()
+HOOK: list[Callable[[], None]] = []  # called before and after a directory is listed, and before a file is opened
 
 names = st.sampled_from(NAMES)
 datas = st.sampled_from(DATA)
@@ -51,6 +60,8 @@ class IndexEqualsFiles(RuleBasedStateMachine):
         self.place = Place(self.base)
         self.lost = False  # a hint was lost since the last full refresh
         self.remembered: dict[int, oracle.Contents] = {}
+        self.runs: list[tuple[int, oracle.Contents]] = []
+        self.lost_ns: list[int] = []  # when hints were lost without anybody knowing
 
     # --- what happens to files ---------------------------------------------------------------------------------------
 
@@ -211,7 +222,7 @@ class IndexEqualsFiles(RuleBasedStateMachine):
     def lose_a_hint(self, pick: int) -> None:
         seen = sorted(self.place.watch.seen)
         if seen:
-            del self.place.watch.seen[seen[pick % len(seen)]]
+            self.lost_ns.append(self.place.watch.seen.pop(seen[pick % len(seen)]))
             self.lost = True
 
     @rule(after=st.integers(0, 6), restart=st.booleans(), hinted=st.booleans())
@@ -230,7 +241,6 @@ class IndexEqualsFiles(RuleBasedStateMachine):
             report = self.place.refresh(frozenset(hints) if hinted else None, checkpoint=checkpoint)
         except Killed:
             STEPS["kills"] += 1
-            self.place.watch.seen.update(hints)
             if restart:
                 self.place.restart()
                 self.place.db.write(versions.open_downtime)
@@ -239,11 +249,58 @@ class IndexEqualsFiles(RuleBasedStateMachine):
         else:
             self.lost = self.lost and not report.full
 
+    @rule(
+        after=st.integers(0, 8),
+        pick=picks,
+        data=datas,
+        how=st.sampled_from(["write", "delete", "create", "rename", "swap"]),
+        hinted=st.booleans(),
+    )
+    def refresh_under_a_change(self, after: int, pick: int, data: bytes, how: str, hinted: bool) -> None:
+        """Something happens between two looks of a refresh; the next one sees the rest."""
+        acts = {
+            "write": lambda: self.change(pick, data, "write"),
+            "delete": lambda: self.delete(pick),
+            "create": lambda: self.create(pick, b"created", data),
+            "rename": lambda: self.rename(pick, pick // 7, b"renamed"),
+            "swap": lambda: self.swap_kind(pick, data),
+        }
+        left = after
+
+        def look() -> None:
+            nonlocal left
+            left -= 1
+            if left == -1:
+                acts[how]()
+
+        hints = dict(self.place.watch.seen)
+        HOOK.append(look)
+        try:
+            report = self.place.refresh(frozenset(hints) if hinted else None)
+        finally:
+            HOOK.clear()
+        if left < 0:
+            STEPS["interleaved"] += 1
+        if report.full:
+            self.lost = False
+        self._judge()
+        self.place.refresh()
+        self.lost = False
+        self._after()
+
+    @rule(quiet=st.booleans())
+    def start_a_run(self, quiet: bool) -> None:
+        """Remember what the disk holds now; every later verdict about this moment must be that, or nothing."""
+        time.sleep(0.021 if quiet else 0)
+        self.runs.append((time.time_ns(), oracle.scan(self.place.raw)))
+        time.sleep(0.021)
+
     # --- what must be true -------------------------------------------------------------------------------------------
 
     def _after(self) -> None:
         STEPS["refreshes"] += 1
         truth = self.place.assert_equals_disk()
+        self._judge()
         db = self.place.db
         sealed = db.read(versions.versions)
         newest = sealed[-1]
@@ -256,6 +313,18 @@ class IndexEqualsFiles(RuleBasedStateMachine):
         for one in sealed[-4:]:
             for other in sealed[:3]:
                 self._between(one.seq, other.seq)
+
+    def _judge(self) -> None:
+        """Bind every run that was started so far."""
+        marks = self.place.db.read(versions.marks)
+        for start, truth in self.runs[-6:]:
+            binding = bind(marks, start, LOCAL_SLACK_NS)
+            STEPS[f"{binding.bound} {binding.assurance}"] += 1
+            if binding.seq is None or binding.incomplete:
+                continue
+            if binding.assurance == "events" and any(lost < start for lost in self.lost_ns):
+                continue
+            assert self.place.contents(binding.seq) == truth, (start, binding, marks)
 
     def _between(self, a: int, b: int) -> None:
         left, right = (as_contents(side) for side in self.place.db.read(lambda c: versions.contents_between(c, a, b)))
@@ -272,11 +341,28 @@ class IndexEqualsFiles(RuleBasedStateMachine):
         shutil.rmtree(self.base)
 
 
+def hooked(original: Callable[..., Any], *, after: bool = False) -> Callable[..., Any]:
+    """The same function, with HOOK called around it."""
+
+    def call(*args: Any, **named: Any) -> Any:
+        for look in HOOK:
+            look()
+        result = original(*args, **named)
+        for look in HOOK if after else ():
+            look()
+        return result
+
+    return call
+
+
 def test_index_equals_files_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     """After every refresh that saw everything the index is the disk, and every version is what it was."""
     from hypothesis.stateful import run_state_machine_as_test
 
     monkeypatch.setattr(scan, "BATCH_ROWS", 3)
+    monkeypatch.setattr(refreshing, "HINT_LAG_NS", 0)  # the scripted watch tells at once
+    monkeypatch.setattr(walk, "_list", hooked(walk._list, after=True))
+    monkeypatch.setattr(hashing, "_open", hooked(hashing._open))
     run_state_machine_as_test(
         IndexEqualsFiles,
         settings=settings(
@@ -289,6 +375,8 @@ def test_index_equals_files_whatever_happens(monkeypatch: pytest.MonkeyPatch) ->
             derandomize="REPROD_MACHINE" not in os.environ,
         ),
     )
-    print(STEPS)
-    assert STEPS["kills"] > 10
+    print(dict(STEPS))
+    assert STEPS["interleaved"] > 3
+    assert STEPS["start walk"] + STEPS["start events"] + STEPS["ctime walk"] > 3
+    assert STEPS["kills"] > 3
     assert STEPS["refreshes"] > 100

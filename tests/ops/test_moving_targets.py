@@ -299,3 +299,31 @@ def test_a_file_that_goes_before_it_is_read_proves_nothing(place: Place, monkeyp
     place.refresh()
     assert_bound_to_truth_or_nothing(place, start, truth)
     place.assert_equals_disk()
+
+
+def test_a_hint_has_a_file_read_even_if_its_stat_is_the_known_one(place: Place) -> None:
+    """A write that takes longer than the slack stamps its ctime when it begins: what was read in its middle looks
+    unchanged at its end. The event of its end has the file read again, by hint and in a walk alike."""
+    place.write("a.bin", "what is there at the end")
+    place.write("b.bin", "the same")
+    place.refresh()
+    for hinted in (frozenset({b"a.bin"}), None):
+        place.db.write(lambda c: c.execute("UPDATE file SET sha256 = zeroblob(32) WHERE name = ?", (b"a.bin",)))
+        place.watch.hint(b"a.bin")
+        report = place.refresh(hinted)
+
+        assert report.counts.hashed_files == 1
+        place.assert_equals_disk()
+
+
+def test_a_file_that_is_read_again_and_found_as_it_was_leaves_no_trace(place: Place) -> None:
+    """A late event for what a walk has seen already is no touch: it must not make the start of a run unprovable."""
+    place.write("a.bin", "content")
+    place.refresh()
+    before = place.marks()
+    place.watch.hint(b"a.bin")
+    report = place.refresh(frozenset({b"a.bin"}))
+
+    assert report.counts.hashed_files == 1
+    assert not report.sealed
+    assert place.marks() == before

@@ -10,7 +10,7 @@ CREATE TABLE meta (
 CREATE TABLE version (
   seq          INTEGER PRIMARY KEY,  -- may begin above 1: a rebuilt file continues the registry's numbering
   digest       BLOB,                 -- dt1 root node, 32 bytes; NULL: incomplete, such a set has no digest
-  files        INTEGER NOT NULL,
+  files        INTEGER NOT NULL,     -- regular files; symlinks are of the set too, but not counted
   bytes        INTEGER NOT NULL,
   problems     INTEGER NOT NULL,     -- unreadable or unstable entries
   added        INTEGER NOT NULL,
