@@ -11,8 +11,9 @@ import oracle
 from reprod.config import DatasetConfig
 from reprod.core import digest
 from reprod.core.entry import Content, Kind
-from reprod.ops.refresh import Hints, Order, Report, Settings, refresh
-from reprod.store import versions
+from reprod.ops.plan import Order
+from reprod.ops.refresh import Hints, Report, Settings, refresh
+from reprod.store import timeline, versions
 from reprod.store.connection import Database, open_database
 
 KINDS = {Kind.FILE: "file", Kind.LINK: "link"}
@@ -110,7 +111,7 @@ class Place:
             )
 
     def marks(self) -> list[object]:
-        return list(self.db.read(versions.marks))
+        return list(self.db.read(timeline.marks))
 
     def contents(self, seq: int) -> oracle.Contents:
         return as_contents({e.path: e.content for e in self.db.read(lambda c: list(versions.entries(c, seq)))})

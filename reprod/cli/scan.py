@@ -52,7 +52,7 @@ def _show(screen: Screen, dataset: dict[str, Any]) -> None:
     changed = change_counts(dataset) if dataset.get("changed") else "unchanged"
     screen.line(
         f"{name}  @{dataset.get('version', '-')}  {render.digest(dataset.get('digest'))}  {changed}   "
-        f"{render.number(dataset.get('files'))} files, {render.size(dataset.get('bytes'))}"
+        f"{render.plural(dataset.get('files') or 0, 'file')}, {render.size(dataset.get('bytes'))}"
     )
     screen.prose(
         f"hashed {render.plural(dataset.get('hashed_files') or 0, 'file')}, "

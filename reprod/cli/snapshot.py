@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     name = screen.paint(render.safe(answer.get("name")), "bold")
     screen.line(
         f"{name}  @{answer.get('version', '-')}  {render.safe(answer.get('digest') or 'no digest')}   "
-        f"{render.number(answer.get('files'))} files, {render.size(answer.get('bytes'))}"
+        f"{render.plural(answer.get('files') or 0, 'file')}, {render.size(answer.get('bytes'))}"
     )
     screen.prose(f"sealed {render.ago(answer.get('sealed_at'))} · assurance {render.safe(answer.get('assurance'))}", 2)
     if answer.get("run_id"):

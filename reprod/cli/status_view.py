@@ -126,7 +126,7 @@ def _notes(screen: Screen, dataset: dict[str, Any], indent: int, problems_shown:
         screen.prose(f"and {render.plural(hidden, 'more problem')}{more}", indent)
     if dataset.get("hint"):
         screen.prose(f"hint: {render.safe(dataset['hint'])}", indent, "dim")
-    if dataset.get("watch_reason"):
+    if dataset.get("watch_reason") not in {None, "", dataset.get("reason")}:
         how = {"poll": "watched by polling", "none": "not watched"}.get(str(dataset.get("watch")), "watch")
         screen.prose(f"{how}: {render.safe(dataset['watch_reason'])}", indent, "dim")
 

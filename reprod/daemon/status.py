@@ -11,7 +11,7 @@ from reprod.core import digest
 from reprod.core.entry import Problem, named
 from reprod.core.manifest import rfc3339
 from reprod.daemon.work import DatasetWork
-from reprod.store import outbox
+from reprod.store import outbox, registry
 
 if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
@@ -68,7 +68,8 @@ def status(daemon: "Daemon", name: str | None = None) -> dict[str, Any]:
     now = time.time_ns()
     counts = daemon.records.read(outbox.counts)
     works = [w for w in daemon.works.values() if name in {None, w.dataset.name}]
-    datasets = [_dataset(work) for work in works]
+    known = {row.name: row for row in daemon.records.read(registry.datasets)}
+    datasets = [{**_dataset(work), **_last_known(work, known.get(work.dataset.name))} for work in works]
     datasets += [
         _misconfigured(m.name, m.message, m.hint) for m in daemon.config.misconfigured if name in {None, m.name}
     ]
@@ -123,6 +124,21 @@ def _dataset(work: DatasetWork) -> dict[str, Any]:
         "problems": [_problem(path, problem) for path, problem in problems[:SHOWN_PROBLEMS]],
         "problem_count": version.problems if version else 0,
         "unannounced_changes": work.unannounced,
+    }
+
+
+def _last_known(work: DatasetWork, known: registry.KnownDataset | None) -> dict[str, Any]:
+    """Return what an earlier daemon knew of a dataset that this one has not seen yet: it is away, or just began."""
+    if work.report is not None or known is None or not known.seq or known.root != os.fsencode(work.dataset.path):
+        return {}
+    return {
+        "files": known.files,
+        "bytes": known.size,
+        "version": known.seq,
+        "digest": digest.text(known.digest) if known.digest else None,
+        "complete": known.digest is not None,
+        "last_change_at": rfc3339(known.sealed_ns) if known.sealed_ns else None,
+        "confirmed_at": rfc3339(known.proved_ns) if known.proved_ns else None,
     }
 
 

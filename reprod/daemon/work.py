@@ -23,22 +23,33 @@ from anyio.abc import TaskStatus
 from reprod.config import Config, DatasetConfig
 from reprod.core.entry import Problem, display
 from reprod.daemon.dirty import DirtySet, Lease
+from reprod.daemon.view import WatchView, watch_without
 from reprod.daemon.watcher import WatchService
 from reprod.errors import DamagedError, DatasetUnavailableError, ReprodError, StateError
-from reprod.fs.watch import Hint, Watcher, watchfiles_watcher
-from reprod.ops.refresh import Hints, Order, Report, Settings, refresh
+from reprod.ops.plan import Order
+from reprod.ops.refresh import Report, Settings, refresh
 from reprod.ops.scan import Counts
-from reprod.store import files, registry, versions
+from reprod.store import files, registry, timeline
 from reprod.store.connection import Database
 
 State = Literal["new", "scanning", "current", "dirty", "incomplete", "unavailable", "failed"]
 
+
 SETTLE_S = 0.03  # just over law 3's slack, so that what was written last can be read clean at once
+
+
 LONGEST_SETTLE_S = 0.5  # under a steady stream of writes
+
+
 SEAL_SPACING_S = 1.0  # background seals of one dataset
+
+
 POLL_S = 30.0  # without a watch: how often to walk, or ten times what a walk takes
-BARRIER_S = 2.0
+
+
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # unavailable, state full, failed
+
+
 FIRST_UNSTABLE_S, LONGEST_UNSTABLE_S = 0.05, 60.0
 
 
@@ -51,29 +62,6 @@ class Request:
     done: anyio.Event = field(default_factory=anyio.Event)
     report: Report | None = None
     error: ReprodError | None = None
-
-
-class _View:
-    """What a refresh in a worker thread asks of the watch (``ops.refresh.Watch``)."""
-
-    def __init__(self, service: WatchService, lease: Lease, dirty: DirtySet) -> None:
-        self._service, self._lease, self._dirty = service, lease, dirty
-        self._deaf = False
-
-    def whole_since_ns(self) -> int | None:
-        return None if self._deaf or not self._service.armed else self._service.whole_since_ns
-
-    def hints(self) -> Hints:
-        lease = self._lease
-        return Hints(lease.paths, lease.everything, lease.first_hint_ns)
-
-    def settled(self) -> Hints:
-        if not from_thread.run(self._service.barrier, BARRIER_S):
-            self._deaf = True  # then nobody knows what is still on its way
-        late = self._dirty.pending()
-        firsts = [ns for ns in (self._lease.first_hint_ns, late.first_hint_ns) if ns is not None]
-        paths = {**late.paths, **self._lease.paths}
-        return Hints(paths, self._lease.everything or late.everything, min(firsts) if firsts else None)
 
 
 class DatasetWork:
@@ -124,7 +112,7 @@ class DatasetWork:
             self.dirty,
             log=log,
             backend=config.watch.backend,
-            make_watcher=partial(_watch_without, os.path.realpath(config.state_dir)),
+            make_watcher=partial(watch_without, os.path.realpath(config.state_dir)),
             on_gap=self._note_gap,
             only=only,
         )
@@ -184,7 +172,7 @@ class DatasetWork:
         """
         if self.db is not None:
             low, high = sorted((before_ns, after_ns))
-            self.db.write(lambda c: versions.step(c, low - within_ns, high, after_ns))
+            self.db.write(lambda c: timeline.step(c, low - within_ns, high, after_ns))
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -268,13 +256,13 @@ class DatasetWork:
         db = self._open()
         if self._gap is not None:
             gap, self._gap = self._gap, None
-            db.write(lambda c: versions.open_gap(c, *gap))
+            db.write(lambda c: timeline.open_gap(c, *gap))
         report = refresh(
             db,
             self.dataset,
             order,
             Settings(str(self._config.state_dir), self._config.scan.workers),
-            watch=_View(self.watch, lease, self.dirty),
+            watch=WatchView(self.watch, lease, self.dirty),
             checkpoint=from_thread.check_cancelled,
             progress=self._note_progress,
         )
@@ -289,12 +277,12 @@ class DatasetWork:
             self.db, self.set_aside = opened.db, opened.set_aside or self.set_aside
             if opened.set_aside is not None:
                 self._log.error("dataset.rebuilt", set_aside=str(opened.set_aside))
-            self.db.write(versions.open_downtime)
+            self.db.write(timeline.open_downtime)
         return self.db
 
     def _keep_record(self, db: Database, report: Report) -> None:
         name, version = self.dataset.name, report.version
-        self.confirmed_ns = db.read(versions.proved_ns)
+        self.confirmed_ns = db.read(timeline.proved_ns)
         if report.sealed:
             self._records.write(
                 lambda c: registry.sealed(
@@ -408,24 +396,3 @@ def _fields(report: Report) -> dict[str, Any]:
         "first_problem": display(report.problems[0][0]) if report.problems else None,
         "took_ms": round(report.seconds * 1000, 1),
     }
-
-
-def _watch_without(
-    state: str,
-    root: bytes,
-    cookies: bytes,
-    on_hints: Callable[[list[Hint]], None],
-    *others: Any,
-    only: bytes | None = None,
-) -> Watcher:
-    """Make a watcher that is deaf to reprod's own state, should it lie inside the dataset."""
-    inside = os.path.relpath(os.fsencode(state), os.path.realpath(root))
-    if inside.startswith(b".."):
-        return watchfiles_watcher(root, cookies, on_hints, *others, only=only)
-
-    def filtered(hints: list[Hint]) -> None:
-        kept = [hint for hint in hints if hint.path != inside and not hint.path.startswith(inside + b"/")]
-        if kept:
-            on_hints(kept)
-
-    return watchfiles_watcher(root, cookies, filtered, *others, only=only)

@@ -18,30 +18,18 @@ import msgspec
 
 from reprod.core import manifest
 from reprod.core.entry import Entry
-from reprod.core.environment import Environment, artifacts, decode, parameters
-from reprod.core.manifest import Header, rfc3339
-from reprod.core.run import ENDED, DatasetInput, Payload, PendingRun
+from reprod.core.environment import Environment, artifacts, decode
+from reprod.core.manifest import Header
+from reprod.core.run import ENDED, Payload, PendingRun
 from reprod.core.snapshot import BoundDataset, Snapshot
+from reprod.ops import payload
 from reprod.sinks.child import MlflowChild
 from reprod.sinks.protocol import SinkError, Taken
 from reprod.store import outbox, snapshots, versions
 from reprod.store.connection import Database
 
-#: MLflow's limit for a tag is 8,000 characters; a person reads one sentence.
-MAX_ERROR_CHARACTERS = 1000
-
 #: Opens a dataset's file by name, for reading, with a connection of its own: a large manifest must not hold up a seal.
 OpenDataset = Callable[[str], Database]
-
-#: Tags that a later capture of the same run may no longer have.
-_OPTIONAL_TAGS = (
-    "reprod.error",
-    "reprod.digest",
-    "reprod.version",
-    "reprod.bound",
-    "reprod.candidates",
-    "reprod.assurance",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +70,7 @@ def deliver(
     folder = Path(tempfile.mkdtemp(prefix="delivery-", dir=scratch))
     try:
         files = _write_files(folder, snapshot, environment, open_dataset, max_inline_files)
-        metrics = _metrics(snapshot)
+        metrics = payload.metrics(snapshot)
         taken = _prepared(records, delivery, child, files, metrics)
         for path in set(files).intersection(taken.artifacts_taken):  # the user's own: ours goes beside it
             target = folder / "reprod" / path
@@ -93,11 +81,11 @@ def deliver(
                 run_id=delivery.run_id,
                 state=snapshot.state,
                 timestamp_ms=snapshot.created_ns // 1_000_000,
-                tags=_tags(snapshot, delivery.recorded),
-                remove_tags=_stale_tags(snapshot, delivery.recorded),
+                tags=payload.tags(snapshot, delivery.recorded),
+                remove_tags=payload.stale_tags(snapshot, delivery.recorded),
                 metrics={f"reprod.{k}" if k in taken.metrics_taken else k: v for k, v in metrics.items()},
-                params=_params(snapshot, environment) if ended else None,
-                inputs=tuple(_input(d) for d in snapshot.datasets if d.digest is not None),
+                params=payload.params(snapshot, environment) if ended else None,
+                inputs=tuple(payload.dataset_input(d) for d in snapshot.datasets if d.digest is not None),
                 artifacts_dir=str(folder),
             )
         )
@@ -114,7 +102,7 @@ def deliver_params(records: Database, delivery: outbox.Delivery, child: MlflowCh
             run_id=delivery.run_id,
             state=snapshot.state,
             timestamp_ms=snapshot.created_ns // 1_000_000,
-            params=_params(snapshot, _environment(records, snapshot)),
+            params=payload.params(snapshot, _environment(records, snapshot)),
         )
     )
 
@@ -158,106 +146,6 @@ def _environment(records: Database, snapshot: Snapshot) -> Environment | None:
     key = snapshot.environment
     record = records.read(lambda c: snapshots.environment(c, key)) if key is not None else None
     return decode(record) if record is not None else None
-
-
-# --- what a run gets -----------------------------------------------------------------------------------------------
-
-
-def _tags(snapshot: Snapshot, recorded: str) -> dict[str, str]:
-    """Return all tags but ``reprod.state``, which is written last by the sink."""
-    tags = {"reprod.recorded": recorded, "reprod.host": snapshot.host}
-    for dataset in snapshot.datasets:
-        tags.update({f"{key}.{dataset.name}": value for key, value in _dataset_tags(dataset).items()})
-    if len(snapshot.datasets) == 1 and not snapshot.unknown_names:
-        tags.update(_dataset_tags(snapshot.datasets[0]))
-    if snapshot.assurance is not None:
-        tags["reprod.assurance"] = snapshot.assurance
-    chains = [f"{d.name}@{d.seq}:{d.chain}" for d in snapshot.datasets if d.digest is not None]
-    if chains:
-        tags["reprod.chain"] = ",".join(chains)
-    if snapshot.errors:
-        tags["reprod.error"] = _sentence("; ".join(snapshot.errors))
-    return tags
-
-
-def _dataset_tags(dataset: BoundDataset) -> dict[str, str]:
-    tags: dict[str, str] = {"reprod.bound": dataset.bound} if dataset.bound else {}
-    if dataset.digest is not None:
-        return {**tags, "reprod.digest": dataset.digest, "reprod.version": str(dataset.seq)}
-    if dataset.candidates:
-        tags["reprod.candidates"] = ",".join(f"{seq}:{found or 'incomplete'}" for seq, found in dataset.candidates)
-    return tags
-
-
-def _stale_tags(snapshot: Snapshot, recorded: str) -> tuple[str, ...]:
-    """Return tags of ours that an earlier, incomplete capture may have left and this one does not write."""
-    written = _tags(snapshot, recorded)
-    keys = [*_OPTIONAL_TAGS]
-    for dataset in snapshot.datasets:
-        keys += [
-            f"{key}.{dataset.name}" for key in ("reprod.digest", "reprod.version", "reprod.bound", "reprod.candidates")
-        ]
-    return tuple(key for key in keys if key not in written)
-
-
-def _sentence(text: str) -> str:
-    return text if len(text) <= MAX_ERROR_CHARACTERS else text[: MAX_ERROR_CHARACTERS - 1] + "…"
-
-
-def _metrics(snapshot: Snapshot) -> dict[str, float]:
-    """Return the seed's metrics: totals, and each for itself where there are several datasets."""
-    known = [d for d in snapshot.datasets if d.digest is not None]
-    if not known:
-        return {}
-    metrics = {
-        "data_files_count": float(sum(d.files or 0 for d in known)),
-        "data_size_bytes": float(sum(d.bytes or 0 for d in known)),
-        "data_processing_time": sum(d.processing_seconds for d in known),
-    }
-    if len(snapshot.datasets) > 1:
-        for d in known:
-            metrics[f"data_files_count.{d.name}"] = float(d.files or 0)
-            metrics[f"data_size_bytes.{d.name}"] = float(d.bytes or 0)
-            metrics[f"data_processing_time.{d.name}"] = d.processing_seconds
-    return metrics
-
-
-def _params(snapshot: Snapshot, environment: Environment | None) -> dict[str, str]:
-    """Return the seed's params; what is not known is absent."""
-    params = parameters(environment) if environment is not None else {}
-    known = [d for d in snapshot.datasets if d.digest is not None]
-    if known:
-        params["data_path"] = ",".join(d.root for d in known)
-        params["hash_algorithms"] = ",".join(dict.fromkeys(a for d in known for a in d.algorithms))
-        params["manifest_version"] = manifest.MANIFEST_VERSION
-        if len(snapshot.datasets) > 1:
-            for d in known:
-                params[f"data_path.{d.name}"] = d.root
-    return params
-
-
-def _input(dataset: BoundDataset) -> DatasetInput:
-    """Return the row for MLflow's Dataset column; the drawer shows a flat profile line by line."""
-    found = dataset.digest or ""
-    profile = {
-        "files": dataset.files,
-        "bytes": dataset.bytes,
-        "digest": found,
-        "version": dataset.seq,
-        "bound": dataset.bound,
-        "assurance": dataset.assurance,
-        "sealed_at": rfc3339(dataset.sealed_ns) if dataset.sealed_ns else None,
-    }
-    return DatasetInput(
-        name=dataset.name,
-        digest=found.removeprefix("dt1:")[:36],
-        source=json.dumps({"uri": Path(dataset.root).as_uri()}),
-        source_type="local",
-        profile=json.dumps(profile),
-    )
-
-
-# --- files ---------------------------------------------------------------------------------------------------------
 
 
 def _write_files(

@@ -19,7 +19,7 @@ from reprod.core.run import PendingRun
 from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.errors import DamagedError, IncompleteError, ReprodError
 from reprod.fs import mounts
-from reprod.store import meta, outbox, snapshots, versions
+from reprod.store import meta, outbox, snapshots, timeline, versions
 from reprod.store.connection import Database
 
 
@@ -73,7 +73,7 @@ def publish(
 
 def _bind(item: Walked, start_ns: int, slack: int, owner: str) -> BoundDataset:
     """Return what one dataset was when the run started, and pin that version."""
-    binding = bind(item.db.read(versions.marks), start_ns, max(slack, _stamp_slack_ns(item.db)))
+    binding = bind(item.db.read(timeline.marks), start_ns, max(slack, _stamp_slack_ns(item.db)))
     version = None
     if binding.seq is not None:
         seq = binding.seq

@@ -11,21 +11,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import msgspec
-
 from reprod.config import DatasetConfig
 from reprod.core.entry import Problem, display
 from reprod.core.pattern import Selection
 from reprod.errors import DatasetUnavailableError
 from reprod.fs import mounts
-from reprod.fs.mounts import RootIdentity
 from reprod.fs.pool import HashPool
-from reprod.fs.root import Root, known_since_ns, open_root
+from reprod.fs.root import open_root
 from reprod.fs.watch import DEBOUNCE_MS, STEP_MS
+from reprod.ops.plan import Order, Plan, make_plan, select
 from reprod.ops.scan import Counts, Scan
-from reprod.store import index, meta, versions
+from reprod.store import changes, index, meta, versions
 from reprod.store.connection import Database
-from reprod.store.versions import Evidence, Version
+from reprod.store.timeline import Evidence
+from reprod.store.versions import Version
 
 #: A hint carries the time at which its batch was handed over; what it tells of is older by up to so much: the watcher
 #: gathers a burst first. Without this two writes in one batch, with the start of a run between, look like one after it.
@@ -66,18 +65,6 @@ class Unwatched:
         return Hints()
 
     settled = hints
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What to do: look at ``paths``, None for everything.
-
-    ``rehash`` reads all files again; ``accept_root`` takes a root on another file system.
-    """
-
-    paths: frozenset[bytes] | None = None
-    rehash: bool = False
-    accept_root: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +110,8 @@ def refresh(
     began = time.time_ns()
     whole_since = watch.whole_since_ns()
     with open_root(dataset.path) as root:
-        selection = _selection(dataset, root)
-        plan = _plan(db, root, selection, order, began)
+        selection = select(dataset, root)
+        plan = make_plan(db, root, selection, order, began)
         with HashPool(
             root.fd,
             slack_ns=mounts.settle_slack_ns(root.identity.fs_type),
@@ -174,80 +161,6 @@ def refresh(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What the state of the dataset makes of the order."""
-
-    full: bool
-    rehash: bool
-    reason: str
-    root_since_ns: int
-    born_now: bool  # the root or the selection is another: what is seen now is born now
-
-
-def _selection(dataset: DatasetConfig, root: Root) -> Selection:
-    return Selection(
-        include=dataset.include,
-        exclude=dataset.exclude,
-        ignore=root.ignore_lines() if root.only is None else (),
-        symlinks=dataset.symlinks,
-        only=root.only,
-        algorithms=dataset.algorithms,
-    )
-
-
-def _plan(db: Database, root: Root, selection: Selection, order: Order, now_ns: int) -> _Plan:
-    """Compare root and selection with what they were, and remember what they are now."""
-    known = db.read(meta.read)
-    first = db.read(versions.newest) is None
-    same_root = _same_root(root, known, accept=order.accept_root)
-    boot = mounts.boot_id() or ""
-    continued = same_root and known.boot_id == boot and known.identity is not None
-    continued = continued and _identity(known.identity).identical(root.identity)
-    since = known.root_since_ns if continued and known.root_since_ns else known_since_ns(root, now_ns)
-    moved = known.identity is not None and not continued
-    if moved and known.boot_id != boot and same_root:
-        moved = False  # ids change over a reboot; since when it is this one is counted afresh, that is all
-    record = selection.record()
-    reselected = known.selection is not None and known.selection != record
-    moved = moved or known.pending_root
-    rehash = order.rehash or (known.algorithms is not None and known.algorithms != list(selection.algorithms))
-    unfinished = known.pending_selection
-    db.write(
-        lambda c: meta.write(
-            c,
-            identity=msgspec.json.encode(root.identity),
-            boot_id=boot,
-            root_since_ns=since,
-            pending_root=moved,
-            pending_selection=reselected or unfinished,
-            root=os.fsencode(root.path),
-        )
-    )
-    reason = "first" if first else "selection" if reselected or unfinished else "change"
-    return _Plan(order.paths is None or first or reason != "change" or moved or rehash, rehash, reason, since, moved)
-
-
-def _same_root(root: Root, known: meta.Meta, *, accept: bool) -> bool:
-    """Whether the root is on the file system that it was on (law 4). Raises unless so, or accepted."""
-    if known.identity is None:
-        return True
-    was = _identity(known.identity)
-    if was.same_filesystem(root.identity):
-        return True
-    if accept:
-        return False
-    raise DatasetUnavailableError(
-        f"{root.path} is on another file system than it was "
-        f"({was.fs_type} {was.source} then, {root.identity.fs_type} {root.identity.source} now)",
-        hint="mount what belongs there; if the new one is right: reprod scan NAME --accept-root",
-    )
-
-
-def _identity(stored: bytes | None) -> RootIdentity:
-    return msgspec.json.decode(stored or b"{}", type=RootIdentity)
-
-
 def state_inodes(state_dir: str) -> frozenset[tuple[int, int]]:
     """Return what a walk never enters: STATE is no part of a dataset, wherever it lies."""
     try:
@@ -257,7 +170,7 @@ def state_inodes(state_dir: str) -> frozenset[tuple[int, int]]:
     return frozenset({(st.st_dev, st.st_ino)})
 
 
-def _evidence(db: Database, scan: Scan, hints: Hints, plan: _Plan, walk_ns: int | None, *, whole: bool) -> Evidence:
+def _evidence(db: Database, scan: Scan, hints: Hints, plan: Plan, walk_ns: int | None, *, whole: bool) -> Evidence:
     gap_kind = None
     if not whole:
         gap_kind = "not watched"
@@ -300,7 +213,7 @@ def _seal(
     c: index.Connection,
     scan: Scan,
     evidence: Evidence,
-    plan: _Plan,
+    plan: Plan,
     dataset: DatasetConfig,
     selection: Selection,
     began: int,
@@ -308,15 +221,15 @@ def _seal(
     """One transaction: deletions, version or touch or proof, and what the next refresh compares with."""
     seq, has_base = index.open_version(c)
     for file_id in dict.fromkeys(scan.gone_files):
-        index.remove_file(c, file_id, seq, has_base)
+        changes.remove_file(c, file_id, seq, has_base)
     for directory_id in dict.fromkeys(scan.gone_directories):
-        index.remove_directory(c, directory_id, seq, has_base)
+        changes.remove_directory(c, directory_id, seq, has_base)
     if scan.gone_files or scan.gone_directories:
-        index.note_touched(c, len(scan.gone_files) + len(scan.gone_directories))
+        changes.note_touched(c, len(scan.gone_files) + len(scan.gone_directories))
     if plan.born_now or plan.reason == "selection":
-        index.note_pending(c, [evidence.now_ns], 1)
+        changes.note_pending(c, [evidence.now_ns], 1)
     if scan.vanished:  # it happened during this scan, and no ctime says when
-        index.note_pending(c, [began, evidence.now_ns], scan.vanished)
+        changes.note_pending(c, [began, evidence.now_ns], scan.vanished)
     described: dict[str, object] = {"root": display(os.fsencode(dataset.path)), "selection": selection.record()}
     version = versions.seal(c, evidence, described, plan.reason)
     if plan.full:

@@ -18,9 +18,9 @@ from reprod.fs.hash import Hashed, Outcome, settle_ns
 from reprod.fs.ladder import Ladder
 from reprod.fs.pool import HashPool
 from reprod.fs.walk import Listing, Stat, join, lstat_at, stat_tuple, walk
-from reprod.store import index
+from reprod.store import changes, index
+from reprod.store.changes import Observation, SeenDirectory
 from reprod.store.connection import Database
-from reprod.store.index import Observation, SeenDirectory
 
 BATCH_ROWS = 2000  # one commit costs about 1 ms beside 5 us a row; a crash hashes at most this many again
 ATTEMPTS = 3  # reads of a file that keeps changing, before it is called unstable
@@ -358,6 +358,6 @@ class Scan:
             return
         rows, self._rows = self._rows, []
         seen, self._seen = self._seen, []
-        applied = self.db.write(lambda db: index.apply(db, rows, seen, time.time_ns()))
+        applied = self.db.write(lambda db: changes.apply(db, rows, seen, time.time_ns()))
         self.counts.changed += applied.changed
         self.counts.touched += applied.touched

@@ -17,6 +17,20 @@ MESSAGE_LIMIT = 500
 NOT_ACTIVE = re.compile(r"must be in (the )?'?active'?", re.IGNORECASE)
 HTTP_STATUS = re.compile(r"failed with error code (\d{3})")
 
+#: What the libraries below MLflow say, and what a person would.
+PLAIN = (
+    ("Connection refused", "connection refused"),
+    ("Name or service not known", "its name is not known"),
+    ("Temporary failure in name resolution", "its name cannot be resolved now"),
+    ("No route to host", "no route to it"),
+    ("Network is unreachable", "the network is unreachable"),
+    ("ConnectTimeoutError", "no connection within the time limit"),
+    ("Read timed out", "no answer within the time limit"),
+    ("Connection reset by peer", "it closed the connection"),
+    ("Connection aborted", "it closed the connection"),
+    ("Remote end closed connection", "it closed the connection"),
+)
+
 KIND_OF_CODE: dict[str, Kind] = {
     "RESOURCE_DOES_NOT_EXIST": "gone",
     "NOT_FOUND": "gone",
@@ -45,10 +59,17 @@ def classify(error: Exception) -> Failure:
         return Failure(error.kind, error.message, error.detail)
     kind = kind_of(error)
     message = redact_text(" ".join(str(error).split()))[:MESSAGE_LIMIT]
+    if kind == "unreachable":
+        return Failure(kind, _plainly(message) or message or type(error).__name__)
     if kind != "bug":
         return Failure(kind, message or type(error).__name__)
     detail = redact_text("".join(traceback.format_exception(error)))
     return Failure("bug", f"{type(error).__name__}: {message}", detail)
+
+
+def _plainly(message: str) -> str:
+    """Return in three words what urllib3 says in three lines; an empty string for anything else."""
+    return next((plain for telling, plain in PLAIN if telling in message), "")
 
 
 def kind_of(error: BaseException) -> Kind:

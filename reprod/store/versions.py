@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from reprod.core import digest
-from reprod.core.binding import Mark
 from reprod.core.entry import Content, Entry
 from reprod.errors import NotFoundError
+from reprod.store import nodes, timeline
 from reprod.store.index import content_of, open_version
 
 CHAIN_PREFIX = b"reprod-chain-v1\n"
@@ -39,23 +39,9 @@ class Version:
     pruned: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the refresh that seals knows of its moment; see ``core.binding.Mark`` for the terms.
-
-    ``watch_whole`` says that the watch was armed before the walk began and lost nothing that is known of.
-    """
-
-    now_ns: int
-    walk_ns: int | None
-    root_since_ns: int
-    first_hint_ns: int | None
-    gap_from_ns: int | None
-    gap_kind: str | None
-    watch_whole: bool
-
-
-def seal(db: sqlite3.Connection, evidence: Evidence, described: dict[str, object], reason: str) -> Version | None:
+def seal(
+    db: sqlite3.Connection, evidence: timeline.Evidence, described: dict[str, object], reason: str
+) -> Version | None:
     """Seal the open version if it differs from the newest; else leave a touch or a proof. None: no new version.
 
     ``described`` goes into the version's record (root, selection). A ``reason`` other than ``change`` makes a version
@@ -69,63 +55,13 @@ def seal(db: sqlite3.Connection, evidence: Evidence, described: dict[str, object
         rebuilt = not has_base and seq > 1
         said = "rebuilt" if rebuilt else reason if has_base else "first"
         version = _insert_version(db, seq, evidence.now_ns, described, said)
-        _insert_mark(db, seq, "version", evidence)
+        timeline.insert_mark(db, seq, "version", evidence)
     elif touched:
-        _insert_mark(db, seq - 1, "touch", evidence)
+        timeline.insert_mark(db, seq - 1, "touch", evidence)
     elif evidence.walk_ns is not None:
         db.execute("UPDATE mark SET proved_ns = ? WHERE id = (SELECT max(id) FROM mark)", (evidence.walk_ns,))
-    _settle_gap(db, evidence)
+    timeline.settle_gap(db, evidence)
     return version
-
-
-def step(db: sqlite3.Connection, low_ns: int, high_ns: int, now_ns: int) -> None:
-    """Record that the clock was set: times between ``low_ns`` and ``high_ns`` may be of either side.
-
-    ``gap_from_ns`` holds the end of that span which is not now, so that the mark spans all of it.
-    """
-    before_ns = low_ns if now_ns >= high_ns else high_ns
-    newest = db.execute("SELECT seq, born_ns, root_since_ns FROM mark ORDER BY id DESC LIMIT 1").fetchone()
-    if newest is not None:
-        db.execute(
-            "INSERT INTO mark (seq, kind, sealed_ns, born_ns, root_since_ns, gap_from_ns, gap_kind) "
-            "VALUES (?, 'step', ?, ?, ?, ?, 'clock step')",
-            (newest[0], now_ns if before_ns == low_ns else low_ns, newest[1], newest[2], before_ns),
-        )
-
-
-def open_gap(db: sqlite3.Connection, since_ns: int, kind: str) -> None:
-    """Remember that the watch was not whole from ``since_ns`` on, until a full walk under a whole watch."""
-    db.execute(
-        "UPDATE pending SET gap_kind = CASE WHEN gap_from_ns IS NULL OR gap_from_ns > ?1 THEN ?2 ELSE gap_kind END, "
-        "gap_from_ns = min(coalesce(gap_from_ns, ?1), ?1)",
-        (since_ns, kind),
-    )
-
-
-def marks(db: sqlite3.Connection) -> list[Mark]:
-    """Return the dataset's history as the binding rule reads it, in recording order."""
-    rows = db.execute(
-        "SELECT m.seq, m.kind, m.sealed_ns, m.born_ns, m.root_since_ns, v.digest IS NOT NULL, m.walk_ns, "
-        "m.low_ctime_ns, m.first_hint_ns, m.proved_ns, m.gap_from_ns, v.pruned "
-        "FROM mark m JOIN version v ON v.seq = m.seq ORDER BY m.id"
-    )
-    return [
-        Mark(
-            seq=row[0],
-            kind=row[1],
-            sealed_ns=row[2],
-            born_ns=row[3],
-            root_since_ns=row[4],
-            complete=bool(row[5]),
-            walk_ns=row[6],
-            low_ctime_ns=row[7],
-            first_hint_ns=row[8],
-            proved_ns=row[9],
-            gap_from_ns=row[10],
-            pruned=bool(row[11]),
-        )
-        for row in rows
-    ]
 
 
 def versions(db: sqlite3.Connection) -> list[Version]:
@@ -146,13 +82,6 @@ def newest(db: sqlite3.Connection) -> Version | None:
     """Return the newest sealed version, None before the first."""
     row = db.execute(f"{_SELECT_VERSION} ORDER BY v.seq DESC LIMIT 1").fetchone()
     return None if row is None else _version(row)
-
-
-def proved_ns(db: sqlite3.Connection) -> int | None:
-    """Return when the newest state was last confirmed by a full walk (the walk's start)."""
-    row = db.execute("SELECT max(coalesce(proved_ns, 0), coalesce(walk_ns, 0)) FROM mark ORDER BY id DESC LIMIT 1")
-    found = row.fetchone()
-    return found[0] or None if found else None
 
 
 def entries(db: sqlite3.Connection, seq: int) -> Iterator[Entry]:
@@ -223,13 +152,13 @@ def _has_history(db: sqlite3.Connection, seq: int) -> bool:
 def _heals_or_breaks(db: sqlite3.Connection) -> bool:
     """Whether more or fewer places are unreadable than in the newest version: directories have no history rows."""
     known = db.execute("SELECT problems FROM version ORDER BY seq DESC LIMIT 1").fetchone()[0]
-    return compute_nodes(db)[3] != int(known)
+    return nodes.compute_nodes(db)[3] != int(known)
 
 
 def _insert_version(
     db: sqlite3.Connection, seq: int, now_ns: int, described: dict[str, object], reason: str
 ) -> Version:
-    node, files, size, problems = compute_nodes(db)
+    node, files, size, problems = nodes.compute_nodes(db)
     added, removed, modified = _count_changes(db, seq)
     complete = problems == 0
     record = {
@@ -269,88 +198,6 @@ def _count_changes(db: sqlite3.Connection, seq: int) -> tuple[int, int, int]:
     return row[0], row[1], row[2]
 
 
-def compute_nodes(db: sqlite3.Connection) -> tuple[bytes | None, int, int, int]:
-    """Compute the nodes of all dirty directories, deepest first.
-
-    Returns ``(node, files, bytes, problems)`` of the root.
-    """
-    dirty = db.execute("SELECT id FROM directory WHERE dirty = 1 ORDER BY length(path) DESC").fetchall()
-    for (place,) in dirty:
-        _compute_node(db, place)
-    root = db.execute("SELECT node, files, bytes, problems FROM directory WHERE path = x''").fetchone()
-    return root if root is not None else (None, 0, 0, 0)
-
-
-def _compute_node(db: sqlite3.Connection, place: int) -> None:
-    """Compute one directory from its direct children: node, and what the whole subtree holds."""
-    present, own_problem = db.execute(
-        "SELECT present, problem IS NOT NULL FROM directory WHERE id = ?", (place,)
-    ).fetchone()
-    lines: list[tuple[bytes, bytes]] = []
-    files, size, problems = 0, 0, int(own_problem)
-    if present:
-        files, size, broken = db.execute(
-            "SELECT count(*) FILTER (WHERE kind = 1), coalesce(sum(size) FILTER (WHERE kind = 1), 0), count(problem) "
-            "FROM file WHERE directory = ? AND kind IN (1, 2)",
-            (place,),
-        ).fetchone()
-        problems += broken
-        for path, node, below, below_bytes, below_problems in db.execute(
-            "SELECT path, node, files, bytes, problems FROM directory WHERE parent = ? AND present = 1", (place,)
-        ):
-            name = path.rpartition(b"/")[2]
-            files, size, problems = files + below, size + below_bytes, problems + below_problems
-            if node is not None:
-                lines.append((name + b"/", digest.directory_line(node, name)))
-    if present and not problems:
-        select = "SELECT name, sha256 FROM file WHERE directory = ? AND kind = ?"
-        lines += digest.file_lines(db.execute(select, (place, 1)).fetchall())
-        lines += [(name, digest.link_line(sha, name)) for name, sha in db.execute(select, (place, 2))]
-    node = digest.node(lines) if lines and not problems else None
-    db.execute(
-        "UPDATE directory SET node = ?, files = ?, bytes = ?, problems = ?, dirty = 0 WHERE id = ?",
-        (node, files, size, problems, place),
-    )
-
-
-def _insert_mark(db: sqlite3.Connection, seq: int, kind: str, evidence: Evidence) -> None:
-    low, high, hint, gap_from, gap_kind = db.execute(
-        "SELECT low_ctime_ns, high_ctime_ns, first_hint_ns, gap_from_ns, gap_kind FROM pending"
-    ).fetchone()
-    hints = [h for h in (hint, evidence.first_hint_ns) if h is not None]
-    if evidence.gap_from_ns is not None and (gap_from is None or evidence.gap_from_ns < gap_from):
-        gap_from, gap_kind = evidence.gap_from_ns, evidence.gap_kind
-    last = db.execute("SELECT born_ns FROM mark ORDER BY id DESC LIMIT 1").fetchone()
-    born = max(last[0] if last else 0, high or 0)
-    db.execute(
-        "INSERT INTO mark (seq, kind, sealed_ns, born_ns, root_since_ns, walk_ns, low_ctime_ns, first_hint_ns, "
-        "gap_from_ns, gap_kind) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            seq,
-            kind,
-            evidence.now_ns,
-            born,
-            evidence.root_since_ns,
-            evidence.walk_ns,
-            low,
-            min(hints) if hints else None,
-            gap_from,
-            gap_kind,
-        ),
-    )
-    db.execute("UPDATE pending SET touched = 0, low_ctime_ns = NULL, high_ctime_ns = NULL, first_hint_ns = NULL")
-
-
-def _settle_gap(db: sqlite3.Connection, evidence: Evidence) -> None:
-    """A full walk under a whole watch closes a gap; one without a watch opens the next at its own start."""
-    if evidence.walk_ns is None:
-        return
-    if evidence.watch_whole:
-        db.execute("UPDATE pending SET gap_from_ns = NULL, gap_kind = NULL")
-    else:
-        db.execute("UPDATE pending SET gap_from_ns = ?, gap_kind = 'not watched'", (evidence.walk_ns,))
-
-
 def pin(db: sqlite3.Connection, seq: int, owner: str, now_ns: int) -> None:
     """Keep a version for a run: it is never pruned."""
     db.execute("INSERT OR IGNORE INTO pin (seq, owner, made_ns) VALUES (?, ?, ?)", (seq, owner, now_ns))
@@ -363,12 +210,3 @@ def record(db: sqlite3.Connection, seq: int) -> dict[str, Any]:
         raise NotFoundError(f"there is no version {seq}", hint="reprod log")
     found: dict[str, Any] = json.loads(row[0])
     return found
-
-
-def open_downtime(db: sqlite3.Connection) -> None:
-    """Nobody watched since the last thing that is known: called when the file is opened by who will watch."""
-    row = db.execute(
-        "SELECT max(sealed_ns, coalesce(proved_ns, 0), coalesce(walk_ns, 0)) FROM mark ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    if row is not None:
-        open_gap(db, row[0], "downtime")

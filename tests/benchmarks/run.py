@@ -22,7 +22,8 @@ from typing import Any
 
 from reprod.client import Client
 from reprod.config import DatasetConfig
-from reprod.ops.refresh import Order, Report, Settings, refresh
+from reprod.ops.plan import Order
+from reprod.ops.refresh import Report, Settings, refresh
 from reprod.store.connection import Database, open_database
 
 MIB = 1 << 20

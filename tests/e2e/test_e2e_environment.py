@@ -2,14 +2,19 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from harness import Daemon, Tracker, eventually, let_slack_pass, running_daemon
+
+from reprod.capture.process import current_context
 
 pytestmark = pytest.mark.mlflow
 
@@ -117,3 +122,37 @@ def test_the_hosts_samples_are_taken_on_a_timer(tmp_path: Path, data: Path, name
         first = daemon.status()["environment"]["taken_at"]
         eventually(lambda: daemon.status()["environment"]["taken_at"] > first, 10, "another sample is taken")
         assert len(daemon.events("environment.sample_failed")) == 1
+
+
+def test_equal_samples_on_both_sides_of_the_start_tell_what_an_ended_process_ran_in(
+    tmp_path: Path, mlflow_server: str, tracker: Tracker, data: Path, name: str
+) -> None:
+    """A process of this boot that ended without handing anything over: the timer's history of its prefix counts, if it
+    was the same before and after the start; a sample on one side alone does not."""
+    ended = replace(current_context(), pid=2**22 - 1, start_ticks=1)
+    settings = {"interval_seconds": 0.3, "interpreters": [sys.prefix]}
+    with running_daemon(tmp_path / "d", mlflow_server, {name: data}, environment=settings) as daemon:
+
+        def sampled_since(when: str) -> bool:
+            return (daemon.status()["environment"]["taken_at"] or "") > when
+
+        daemon.sealed(name, 1)
+        early = tracker.finished_run(context=replace(ended, prefix=str(tmp_path)).to_json())
+        eventually(lambda: sampled_since(""), 20, "a first sample")
+        let_slack_pass()
+        run_id = tracker.finished_run(context=ended.to_json())
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        eventually(lambda: sampled_since(now), 20, "a sample after the start")
+        for tagged in (run_id, early):
+            tracker.tag(tagged, name)
+            tracker.wait_state(tagged)
+
+    run = tracker.client.get_run(run_id)
+    assert (
+        f"mlflow=={version('mlflow')}"
+        in tracker.read(run_id, "environment/requirements.txt", tmp_path / "got").decode().split()
+    )
+    assert run.data.params["python_version"] == platform.python_version()
+    assert "git_commit" not in run.data.params
+    assert "environment/requirements.txt" not in tracker.artifacts(early)
+    assert "python_version" not in tracker.client.get_run(early).data.params

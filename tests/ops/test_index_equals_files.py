@@ -23,7 +23,7 @@ from reprod.core.binding import LOCAL_SLACK_NS, bind
 from reprod.fs import hash as hashing
 from reprod.fs import walk
 from reprod.ops import scan
-from reprod.store import versions
+from reprod.store import timeline, versions
 
 NAMES = [
     b"a",
@@ -243,7 +243,7 @@ class IndexEqualsFiles(RuleBasedStateMachine):
             STEPS["kills"] += 1
             if restart:
                 self.place.restart()
-                self.place.db.write(versions.open_downtime)
+                self.place.db.write(timeline.open_downtime)
                 self.place.watch.seen.clear()
                 self.lost = True
         else:
@@ -316,7 +316,7 @@ class IndexEqualsFiles(RuleBasedStateMachine):
 
     def _judge(self) -> None:
         """Bind every run that was started so far."""
-        marks = self.place.db.read(versions.marks)
+        marks = self.place.db.read(timeline.marks)
         for start, truth in self.runs[-6:]:
             binding = bind(marks, start, LOCAL_SLACK_NS)
             STEPS[f"{binding.bound} {binding.assurance}"] += 1

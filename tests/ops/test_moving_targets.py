@@ -14,7 +14,7 @@ from ops_place import Place
 from reprod.core.binding import LOCAL_SLACK_NS, bind
 from reprod.core.entry import Problem
 from reprod.fs import hash as hashing
-from reprod.store import versions
+from reprod.store import timeline
 
 MIB = 1 << 20
 
@@ -227,7 +227,7 @@ def run_started_now(place: Place) -> tuple[int, oracle.Contents]:
 
 
 def assert_bound_to_truth_or_nothing(place: Place, start: int, truth: oracle.Contents) -> None:
-    binding = bind(place.db.read(versions.marks), start, LOCAL_SLACK_NS)
+    binding = bind(place.db.read(timeline.marks), start, LOCAL_SLACK_NS)
     assert binding.seq is None or place.contents(binding.seq) == truth, binding
 
 

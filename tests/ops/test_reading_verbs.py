@@ -18,8 +18,9 @@ from reprod.errors import DatasetUnavailableError, IncompleteError, NotFoundErro
 from reprod.fs import hash as hashing
 from reprod.ops import history, lastknown
 from reprod.ops.diff import diff
+from reprod.ops.plan import Order
 from reprod.ops.reference import last_used, resolve
-from reprod.ops.refresh import Order, Settings, refresh
+from reprod.ops.refresh import Settings, refresh
 from reprod.ops.verify import verify
 from reprod.store import files, outbox, registry, versions
 from reprod.store.connection import Database

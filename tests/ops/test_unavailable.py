@@ -16,7 +16,7 @@ from reprod.core.binding import LOCAL_SLACK_NS, bind
 from reprod.core.entry import Problem
 from reprod.errors import DatasetUnavailableError
 from reprod.fs import mounts, walk
-from reprod.store import versions
+from reprod.store import timeline, versions
 
 
 def bar(monkeypatch: pytest.MonkeyPatch, folder: bytes, *, opening: bool) -> None:
@@ -230,7 +230,7 @@ def test_a_root_accepted_after_the_start_binds_nothing_from_before(
     other_filesystem(monkeypatch)
     place.refresh(accept_root=True)
     place.refresh()
-    binding = bind(place.db.read(versions.marks), start, LOCAL_SLACK_NS)
+    binding = bind(place.db.read(timeline.marks), start, LOCAL_SLACK_NS)
     assert binding.seq is None
 
 
@@ -257,7 +257,7 @@ def test_a_mount_below_the_root_is_as_young_as_its_first_sight(place: Place, mon
     monkeypatch.setattr(Ladder, "open", crossing)
     try:
         assert place.refresh().sealed
-        binding = bind(place.db.read(versions.marks), start, LOCAL_SLACK_NS)
+        binding = bind(place.db.read(timeline.marks), start, LOCAL_SLACK_NS)
         assert binding.seq is None, binding
     finally:
         os.close(mounted)

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from reprod.core.binding import bind
 from reprod.core.entry import Kind
-from reprod.store import index, versions
+from reprod.store import changes, index, timeline, versions
+from reprod.store.changes import Observation, SeenDirectory
 from reprod.store.connection import Database, open_database
-from reprod.store.index import Observation, SeenDirectory
-from reprod.store.versions import Evidence
+from reprod.store.timeline import Evidence
 
 TICK = 10_000_000
 SLACK = 2 * TICK
@@ -125,7 +125,7 @@ class World:
         found, seen, gone = self.look(None if full else frozenset(lease))
         self.happen(*next(between))
         if found or seen:
-            self.db.write(lambda c: index.apply(c, found, seen, self.now * TICK))
+            self.db.write(lambda c: changes.apply(c, found, seen, self.now * TICK))
         if killed:
             for name, when in lease.items():
                 self.hints[name] = min(when, self.hints.get(name, when))
@@ -157,9 +157,9 @@ class World:
         def seal(c: index.Connection) -> None:
             seq, has_base = index.open_version(c)
             for file_id in gone:
-                index.remove_file(c, file_id, seq, has_base)
+                changes.remove_file(c, file_id, seq, has_base)
             if gone:
-                index.note_touched(c, len(gone))
+                changes.note_touched(c, len(gone))
             versions.seal(c, evidence, {}, "change")
 
         self.db.write(seal)
@@ -172,13 +172,13 @@ class World:
             self.change(*value)  # type: ignore[misc]
         elif what == "overflow":  # known: the daemon opens a gap at the last moment that was whole
             if self.whole:
-                self.db.write(lambda c: versions.open_gap(c, (self.now - 1) * TICK, "overflow"))
+                self.db.write(lambda c: timeline.open_gap(c, (self.now - 1) * TICK, "overflow"))
             self.whole, self.events = False, []
         elif what == "re-arm":
             self.whole = True
         elif what == "restart":
             self.hints, self.events = {}, []
-            self.db.write(versions.open_downtime)
+            self.db.write(timeline.open_downtime)
         else:
             assert isinstance(value, int)
             self.pass_time(value)
@@ -186,7 +186,7 @@ class World:
         self.pass_time(1)
 
 
-changes = st.tuples(
+change_steps = st.tuples(
     st.just("change"),
     st.tuples(
         st.sampled_from(["write", "touch", "create", "move in", "replace", "delete"]),
@@ -198,11 +198,13 @@ changes = st.tuples(
 )
 waits = st.tuples(st.just("wait"), st.integers(1, 9) | st.integers(10, 30))
 troubles = st.tuples(st.sampled_from(["overflow", "re-arm", "restart"]), st.none())
-phases = st.lists(changes | waits, max_size=3)
+phases = st.lists(change_steps | waits, max_size=3)
 refreshes = st.tuples(
     st.just("refresh"), st.tuples(st.booleans(), phases, st.sampled_from([False, False, False, True]))
 )
-timelines = st.lists(st.one_of(changes, changes, waits, refreshes, refreshes, troubles), min_size=2, max_size=14)
+timelines = st.lists(
+    st.one_of(change_steps, change_steps, waits, refreshes, refreshes, troubles), min_size=2, max_size=14
+)
 
 
 def test_no_run_is_given_what_was_not_there(tmp_path: Path) -> None:
@@ -243,7 +245,7 @@ def test_no_run_is_given_what_was_not_there(tmp_path: Path) -> None:
 
 def judge(world: World) -> None:
     """Take every half tick as a start and compare the verdict with the truth."""
-    marks = world.db.read(versions.marks)
+    marks = world.db.read(timeline.marks)
     held = {v.seq: contents(world.db, v.seq) for v in world.db.read(versions.versions)}
     for half in range(2 * 1001, 2 * world.now):
         start = half / 2

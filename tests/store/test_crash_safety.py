@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from ops_place import Place
 
+from reprod.core.binding import Mark
 from reprod.ops import scan
 from reprod.ops.refresh import HINT_LAG_NS
-from reprod.store import index, versions
-from reprod.store.index import Observation
+from reprod.store import changes, index, timeline, versions
+from reprod.store.changes import Observation
 
 
 @pytest.fixture
@@ -31,8 +32,8 @@ def pending(place: Place) -> dict[str, int | None]:
     return dict(zip(names, row, strict=True))
 
 
-def last(place: Place) -> versions.Mark:
-    return place.db.read(versions.marks)[-1]
+def last(place: Place) -> Mark:
+    return place.db.read(timeline.marks)[-1]
 
 
 class Killed(BaseException):
@@ -68,7 +69,7 @@ def test_there_and_back_is_a_touch(place: Place, monkeypatch: pytest.MonkeyPatch
     assert (mark.kind, mark.seq, mark.low_ctime_ns, mark.proved_ns) == ("touch", before.seq, ctime, None)
     assert mark.born_ns == path.stat().st_ctime_ns
     assert pending(place)["touched"] == 0
-    assert place.db.read(versions.marks)[0].proved_ns is None
+    assert place.db.read(timeline.marks)[0].proved_ns is None
     place.refresh()
     assert last(place).proved_ns is not None
     place.assert_equals_disk()
@@ -82,8 +83,8 @@ def test_a_touch_between_batches_and_seal_outlives_a_quiet_walk(place: Place, mo
     kill_before_the_seal(place, monkeypatch)
     place.restart()
     place.refresh()
-    assert [m.kind for m in place.db.read(versions.marks)] == ["version", "touch"]
-    assert place.db.read(versions.marks)[0].proved_ns == proved
+    assert [m.kind for m in place.db.read(timeline.marks)] == ["version", "touch"]
+    assert place.db.read(timeline.marks)[0].proved_ns == proved
 
 
 @pytest.mark.parametrize(
@@ -162,8 +163,8 @@ def test_first_hint_is_the_earliest_less_the_lag(place: Place) -> None:
 
 def test_gaps(place: Place) -> None:
     """A gap stays with every mark until a full walk under a whole watch; without a watch each walk opens the next."""
-    place.db.write(lambda c: versions.open_gap(c, 700, "overflow"))
-    place.db.write(lambda c: versions.open_gap(c, 900, "re-arm"))
+    place.db.write(lambda c: timeline.open_gap(c, 700, "overflow"))
+    place.db.write(lambda c: timeline.open_gap(c, 900, "re-arm"))
     assert (pending(place)["gap_from_ns"], pending(place)["gap_kind"]) == (700, "overflow")
     for number in range(2):
         place.write("a", f"partial {number}")
@@ -212,7 +213,7 @@ def test_an_unannounced_change_is_a_gap_since_the_last_walk(place: Place) -> Non
 def test_downtime_begins_at_the_last_thing_known(place: Place) -> None:
     """What happened while nobody watched begins with the last mark or proof."""
     walk = place.refresh().walk_ns
-    place.db.write(versions.open_downtime)
+    place.db.write(timeline.open_downtime)
     assert (pending(place)["gap_from_ns"], pending(place)["gap_kind"]) == (max(walk, last(place).sealed_ns), "downtime")
 
 
@@ -271,7 +272,7 @@ def test_a_name_seen_twice_in_one_batch(place: Place) -> None:
     """Two looks at one new name in one batch are one entry."""
     stat = (0o100644, 1, 7, 7, 7)
     twice = [Observation(b"d", b"n", None, stat, 1, b"x" * 32), Observation(b"d", b"n", None, stat, 1, b"x" * 32)]
-    place.db.write(lambda c: index.apply(c, twice, [], 10))
+    place.db.write(lambda c: changes.apply(c, twice, [], 10))
     count = place.db.read(lambda c: c.execute("SELECT count(*) FROM file WHERE name = x'6e'").fetchone()[0])
     assert count == 1
 
@@ -281,14 +282,14 @@ def test_whole_second_stamps_may_be_a_second_younger(place: Place) -> None:
     second = 10**9
     stat = (0o100644, 1, 7, 50 * second, 7)
     seen = [Observation(b"d", b"n", None, stat, 1, b"x" * 32)]
-    place.db.write(lambda c: index.apply(c, seen, [], 90 * second))
+    place.db.write(lambda c: changes.apply(c, seen, [], 90 * second))
     assert (pending(place)["low_ctime_ns"], pending(place)["high_ctime_ns"]) == (50 * second, 51 * second)
 
 
 def test_a_ctime_to_come_counts_as_the_moment_it_was_seen(place: Place) -> None:
     """A clock that was ahead must not make a set look younger than it is for ever."""
     seen = [Observation(b"d", b"n", None, (0o100644, 1, 7, 9 * 10**18, 7), 1, b"x" * 32)]
-    place.db.write(lambda c: index.apply(c, seen, [], 1234))
+    place.db.write(lambda c: changes.apply(c, seen, [], 1234))
     assert pending(place)["high_ctime_ns"] == 1234
 
 
@@ -309,7 +310,7 @@ def test_any_mtime_can_be_kept(place: Place, year_ns: int) -> None:
 @pytest.mark.parametrize(("low", "high", "now"), [(100, 200, 200), (100, 200, 100)], ids=["forward", "back"])
 def test_a_clock_step_spans_both_sides(place: Place, low: int, high: int, now: int) -> None:
     """Whichever way the clock was set, the mark covers every time that may be of either side."""
-    place.db.write(lambda c: versions.step(c, low, high, now))
+    place.db.write(lambda c: timeline.step(c, low, high, now))
     mark = last(place)
     assert mark.kind == "step"
     assert {mark.sealed_ns, mark.gap_from_ns} == {low, high}

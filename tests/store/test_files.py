@@ -11,7 +11,8 @@ import pytest
 
 from reprod.config import DatasetConfig
 from reprod.errors import DamagedError, NotFoundError, StateError
-from reprod.ops.refresh import Order, Settings, refresh
+from reprod.ops.plan import Order
+from reprod.ops.refresh import Settings, refresh
 from reprod.store import files, registry, versions
 from reprod.store.connection import Database, Schema, open_database, open_readonly
 

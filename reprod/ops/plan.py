@@ -1,0 +1,102 @@
+"""What the state of a dataset makes of an order: the same root as before? the same selection? must all be looked at?"""
+
+import os
+from dataclasses import dataclass
+
+import msgspec
+
+from reprod.config import DatasetConfig
+from reprod.core.pattern import Selection
+from reprod.errors import DatasetUnavailableError
+from reprod.fs import mounts
+from reprod.fs.mounts import RootIdentity
+from reprod.fs.root import Root, known_since_ns
+from reprod.store import meta, versions
+from reprod.store.connection import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to do: look at ``paths``, None for everything.
+
+    ``rehash`` reads all files again; ``accept_root`` takes a root on another file system.
+    """
+
+    paths: frozenset[bytes] | None = None
+    rehash: bool = False
+    accept_root: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the state of the dataset makes of the order."""
+
+    full: bool
+    rehash: bool
+    reason: str
+    root_since_ns: int
+    born_now: bool  # the root or the selection is another: what is seen now is born now
+
+
+def select(dataset: DatasetConfig, root: Root) -> Selection:
+    """Return what the dataset takes from its root, its .reprodignore as it is now included."""
+    return Selection(
+        include=dataset.include,
+        exclude=dataset.exclude,
+        ignore=root.ignore_lines() if root.only is None else (),
+        symlinks=dataset.symlinks,
+        only=root.only,
+        algorithms=dataset.algorithms,
+    )
+
+
+def make_plan(db: Database, root: Root, selection: Selection, order: Order, now_ns: int) -> Plan:
+    """Compare root and selection with what they were, and remember what they are now."""
+    known = db.read(meta.read)
+    first = db.read(versions.newest) is None
+    same_root = _same_root(root, known, accept=order.accept_root)
+    boot = mounts.boot_id() or ""
+    continued = same_root and known.boot_id == boot and known.identity is not None
+    continued = continued and _identity(known.identity).identical(root.identity)
+    since = known.root_since_ns if continued and known.root_since_ns else known_since_ns(root, now_ns)
+    moved = known.identity is not None and not continued
+    if moved and known.boot_id != boot and same_root:
+        moved = False  # ids change over a reboot; since when it is this one is counted afresh, that is all
+    record = selection.record()
+    reselected = known.selection is not None and known.selection != record
+    moved = moved or known.pending_root
+    rehash = order.rehash or (known.algorithms is not None and known.algorithms != list(selection.algorithms))
+    unfinished = known.pending_selection
+    db.write(
+        lambda c: meta.write(
+            c,
+            identity=msgspec.json.encode(root.identity),
+            boot_id=boot,
+            root_since_ns=since,
+            pending_root=moved,
+            pending_selection=reselected or unfinished,
+            root=os.fsencode(root.path),
+        )
+    )
+    reason = "first" if first else "selection" if reselected or unfinished else "change"
+    return Plan(order.paths is None or first or reason != "change" or moved or rehash, rehash, reason, since, moved)
+
+
+def _same_root(root: Root, known: meta.Meta, *, accept: bool) -> bool:
+    """Whether the root is on the file system that it was on (law 4). Raises unless so, or accepted."""
+    if known.identity is None:
+        return True
+    was = _identity(known.identity)
+    if was.same_filesystem(root.identity):
+        return True
+    if accept:
+        return False
+    raise DatasetUnavailableError(
+        f"{root.path} is on another file system than it was "
+        f"({was.fs_type} {was.source} then, {root.identity.fs_type} {root.identity.source} now)",
+        hint="mount what belongs there; if the new one is right: reprod scan NAME --accept-root",
+    )
+
+
+def _identity(stored: bytes | None) -> RootIdentity:
+    return msgspec.json.decode(stored or b"{}", type=RootIdentity)

@@ -1,0 +1,275 @@
+"""Write what a refresh saw into the index: batches of entries and directories, and deletions.
+
+Content changes keep the old content in ``history`` for the open version; stat changes with equal content only move the
+fingerprint. Both leave their ctimes in ``pending``, so that no crash can hide that something was touched. Functions
+take a connection inside a transaction of the caller's; times are Unix nanoseconds.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from reprod.core.entry import Problem
+from reprod.store.index import Stat, open_version
+
+#: A ctime that is a whole second is of a file system that keeps no finer ones: it was up to a second later.
+COARSE_NS = 1_000_000_000
+
+
+class Observation(NamedTuple):
+    """What a refresh saw at one path: its stat and its content. ``known`` is the row's id, None for a new name.
+
+    A flat tuple, because a first scan makes one for each file: with nested values it took twice as long.
+    """
+
+    directory: bytes
+    name: bytes
+    known: int | None
+    stat: Stat
+    kind: int
+    sha256: bytes | None = None
+    more: dict[str, bytes] | None = None
+    problem: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenDirectory:
+    """A directory that is new or whose stat is another: ``(mtime_ns, ctime_ns, inode)``; None if even that failed."""
+
+    path: bytes
+    stat: tuple[int, int, int] | None
+    problem: Problem | None = None
+    foreign: bool = False  # on another device than the root
+
+
+@dataclass(slots=True)
+class Applied:
+    """How many entries a batch changed, and how many only had their fingerprint moved."""
+
+    changed: int = 0
+    touched: int = 0
+
+
+def apply(
+    db: sqlite3.Connection,
+    observations: Iterable[Observation],
+    directories: Iterable[SeenDirectory],
+    seen_ns: int,
+) -> Applied:
+    """Write one batch: the new content and fingerprints, the history of what they replace, and their ctimes.
+
+    ``seen_ns`` is the wall clock now: a ctime later than that counts as that moment.
+    """
+    seq, has_base = open_version(db)
+    applied = Applied()
+    ids: dict[bytes, int] = {}
+    ctimes: list[int] = []
+    for seen in directories:
+        ids[seen.path], dated = _see_directory(db, seen)
+        applied.touched += 1
+        ctimes.append(min(seen.stat[1], seen_ns) if seen.stat else seen_ns)
+        if not dated or ctimes[-1] % COARSE_NS == 0:
+            ctimes.append(seen_ns)
+    fresh: list[Observation] = []
+    known: list[Observation] = []
+    for observation in observations:
+        if observation.known is not None and _is_known(db, observation):
+            continue  # read again, and found as it was: that proves nothing new and changes nothing
+        if observation.directory not in ids:
+            ids[observation.directory] = ensure_directory(db, observation.directory)
+        (fresh if observation.known is None else known).append(observation)
+        ctimes.append(min(observation.stat[3], seen_ns))
+        if not observation.stat[3] % COARSE_NS:
+            ctimes.append(min(observation.stat[3] + COARSE_NS, seen_ns))
+    changed = _insert(db, fresh, ids, seq, has_base)
+    changed += [o.directory for o in known if _update(db, o, o.known or 0, seq, has_base)]
+    for path in set(changed):
+        mark_dirty(db, ids[path])
+    applied.changed = len(changed)
+    applied.touched += len(known) + len(fresh) - len(changed)
+    if ctimes:
+        note_pending(db, ctimes, applied.touched + applied.changed)
+    return applied
+
+
+def note_pending(db: sqlite3.Connection, ctimes: Sequence[int], touched: int) -> None:
+    """Add ctimes (already limited to the moment they were seen) and a count of entries to what the open mark covers.
+
+    Changes count as touches too: a change that is undone before the seal leaves no history, only this.
+    """
+    db.execute(
+        "UPDATE pending SET touched = touched + ?1, low_ctime_ns = min(coalesce(low_ctime_ns, ?2), ?2), "
+        "high_ctime_ns = max(coalesce(high_ctime_ns, ?3), ?3)",
+        (touched, min(ctimes), max(ctimes)),
+    )
+
+
+def note_touched(db: sqlite3.Connection, count: int) -> None:
+    """Count entries that went; when is told by the ctimes of their directories."""
+    db.execute("UPDATE pending SET touched = touched + ?", (count,))
+
+
+def _insert(
+    db: sqlite3.Connection, fresh: list[Observation], ids: dict[bytes, int], seq: int, has_base: bool
+) -> list[bytes]:
+    """Write names that the index does not show; return the directories of those whose content is news.
+
+    In one statement for all: a first scan writes 100,000 rows in 0.2 s so, in 0.8 s one by one.
+    """
+    if not fresh:
+        return []
+    highest = db.execute("SELECT coalesce(max(id), 0) FROM file").fetchone()[0]
+    before = db.total_changes
+    db.executemany(
+        "INSERT OR IGNORE INTO file "
+        "(directory, name, kind, size, sha256, more, problem, mode, mtime_ns, ctime_ns, inode) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (ids[o.directory], o.name, o.kind, o.stat[1], o.sha256, _packed(o.more), o.problem, o.stat[0], *o.stat[2:])
+            for o in fresh
+        ],
+    )
+    inserted = db.total_changes - before
+    if has_base:
+        db.execute(
+            "INSERT INTO history (file, version, kind, size, mode, mtime_ns) "
+            "SELECT id, ?, 0, 0, 0, 0 FROM file WHERE id > ?",
+            (seq, highest),
+        )
+    if inserted == len(fresh):
+        return [o.directory for o in fresh]
+    changed = []
+    for o in fresh:  # some are tombstones: the name was there in an older version
+        row = db.execute("SELECT id FROM file WHERE directory = ? AND name = ?", (ids[o.directory], o.name)).fetchone()
+        if row[0] > highest or _update(db, o, row[0], seq, has_base):
+            changed.append(o.directory)
+    return changed
+
+
+def _update(db: sqlite3.Connection, seen: Observation, known: int, seq: int, has_base: bool) -> bool:
+    """Write what was seen over a row; whether that changed the content."""
+    mode, size, mtime, ctime, inode = seen.stat
+    old = db.execute("SELECT kind, sha256, problem FROM file WHERE id = ?", (known,)).fetchone()
+    changed = tuple(old) != (seen.kind, seen.sha256, seen.problem)
+    if changed and has_base:
+        keep_history(db, known, seq)
+    db.execute(
+        "UPDATE file SET kind = ?, size = ?, sha256 = ?, more = ?, problem = ?, mode = ?, mtime_ns = ?, ctime_ns = ?, "
+        "inode = ? WHERE id = ?",
+        (seen.kind, size, seen.sha256, _packed(seen.more), seen.problem, mode, mtime, ctime, inode, known),
+    )
+    if changed and has_base:
+        _forget_return(db, known, seq)
+    return changed
+
+
+def _is_known(db: sqlite3.Connection, seen: Observation) -> bool:
+    """Whether a row says exactly what was seen: fingerprint, content, further digests and problem."""
+    row = db.execute(
+        "SELECT mode, size, mtime_ns, ctime_ns, inode, kind, sha256, more, problem FROM file WHERE id = ?",
+        (seen.known,),
+    ).fetchone()
+    return bool(row == (*seen.stat, seen.kind, seen.sha256, _packed(seen.more), seen.problem))
+
+
+def _packed(more: dict[str, bytes] | None) -> bytes | None:
+    return msgspec.msgpack.encode(more) if more else None
+
+
+def keep_history(db: sqlite3.Connection, file_id: int, seq: int) -> None:
+    """Keep an entry's content as it was before version ``seq``, once."""
+    db.execute(
+        "INSERT OR IGNORE INTO history (file, version, kind, size, sha256, more, problem, mode, mtime_ns) "
+        "SELECT id, ?, kind, size, sha256, more, problem, mode, mtime_ns FROM file WHERE id = ?",
+        (seq, file_id),
+    )
+
+
+def _forget_return(db: sqlite3.Connection, file_id: int, seq: int) -> None:
+    """A to B to A inside the open version is no change of content (its ctimes stay in ``pending``: a touch)."""
+    db.execute(
+        "DELETE FROM history WHERE file = ?1 AND version = ?2 AND (kind, sha256, problem) IS "
+        "(SELECT kind, sha256, problem FROM file WHERE id = ?1)",
+        (file_id, seq),
+    )
+
+
+def remove_file(db: sqlite3.Connection, file_id: int, seq: int, has_base: bool) -> None:
+    """Make an entry absent from the open version on; a name that no version ever held is forgotten."""
+    place = db.execute("SELECT directory FROM file WHERE id = ?", (file_id,)).fetchone()[0]
+    if has_base:
+        keep_history(db, file_id, seq)
+        db.execute(
+            "UPDATE file SET kind = 0, size = 0, sha256 = NULL, more = NULL, problem = NULL WHERE id = ?", (file_id,)
+        )
+        db.execute("DELETE FROM history WHERE file = ? AND version = ? AND kind = 0", (file_id, seq))
+        older = db.execute("SELECT 1 FROM history WHERE file = ? LIMIT 1", (file_id,)).fetchone()
+    else:
+        older = None
+    if older is None:
+        db.execute("DELETE FROM file WHERE id = ?", (file_id,))
+    mark_dirty(db, place)
+
+
+def remove_directory(db: sqlite3.Connection, directory_id: int, seq: int, has_base: bool) -> int:
+    """Make a directory and all below it absent; returns how many entries went."""
+    subtree = db.execute(
+        "WITH RECURSIVE below (id) AS (SELECT ?1 UNION ALL "
+        "SELECT d.id FROM directory d JOIN below b ON d.parent = b.id WHERE d.present = 1) SELECT id FROM below",
+        (directory_id,),
+    ).fetchall()
+    gone = 0
+    for (place,) in subtree:
+        for (file_id,) in db.execute("SELECT id FROM file WHERE directory = ? AND kind != 0", (place,)).fetchall():
+            remove_file(db, file_id, seq, has_base)
+            gone += 1
+    mark_dirty(db, directory_id)
+    db.executemany("UPDATE directory SET present = 0, problem = NULL WHERE id = ?", subtree)
+    return gone
+
+
+def ensure_directory(db: sqlite3.Connection, path: bytes) -> int:
+    """Return the id of a directory, making it and its parents as needed."""
+    row = db.execute("SELECT id, present FROM directory WHERE path = ?", (path,)).fetchone()
+    if row is not None and row[1]:
+        return int(row[0])
+    parent = ensure_directory(db, path.rpartition(b"/")[0]) if path else None
+    if row is not None:
+        db.execute("UPDATE directory SET present = 1 WHERE id = ?", (row[0],))
+        mark_dirty(db, row[0])
+        return int(row[0])
+    cursor = db.execute("INSERT INTO directory (parent, path) VALUES (?, ?)", (parent, path))
+    if parent is not None:
+        mark_dirty(db, parent)
+    return int(cursor.lastrowid or 0)
+
+
+def mark_dirty(db: sqlite3.Connection, directory_id: int | None) -> None:
+    """Mark a directory and its parents, up to one that is marked already (then all above it are)."""
+    while directory_id is not None:
+        row = db.execute("SELECT parent, dirty FROM directory WHERE id = ?", (directory_id,)).fetchone()
+        db.execute("UPDATE directory SET dirty = 1 WHERE id = ?", (directory_id,))
+        parent: int | None = row[0]
+        if row[1] and (
+            parent is None or db.execute("SELECT dirty FROM directory WHERE id = ?", (parent,)).fetchone()[0]
+        ):
+            return
+        directory_id = parent
+
+
+def _see_directory(db: sqlite3.Connection, seen: SeenDirectory) -> tuple[int, bool]:
+    """Write one directory; return its id, and whether its ctime tells since when it is there: a mount leaves none."""
+    place = ensure_directory(db, seen.path)
+    old, was = db.execute("SELECT problem, inode FROM directory WHERE id = ?", (place,)).fetchone()
+    problem = int(seen.problem) if seen.problem else None
+    mtime, ctime, inode = seen.stat or (None, None, None)
+    db.execute(
+        "UPDATE directory SET mtime_ns = ?, ctime_ns = ?, inode = ?, problem = ? WHERE id = ?",
+        (mtime, ctime, inode, problem, place),
+    )
+    if old != problem:
+        mark_dirty(db, place)
+    return place, inode is not None and not seen.foreign and was in {None, inode}
