@@ -16,6 +16,7 @@ from anyio import to_thread
 from reprod.core.environment import ProcessContext
 from reprod.core.run import PendingRun, dataset_names
 from reprod.errors import ReprodError, StateError
+from reprod.fs.mounts import settle_slack_ns
 from reprod.ops.publish import Walked, publish, slack_ns
 from reprod.sinks.protocol import SinkError
 from reprod.store import outbox, snapshots
@@ -128,14 +129,12 @@ class Trigger:
         daemon = self._daemon
         context = ProcessContext.parse(run.context) if run.context else None
         slack = slack_ns(context, daemon.boots, daemon.config.mlflow.clock_slack_seconds)
-        # A walk that begins within the slack of the start proves nothing: let it pass first.
-        await anyio.sleep(min(max(0.0, run.start_ms / 1e3 + slack / 1e9 + 0.005 - time.time()), slack / 1e9 + 1))
         names = dataset_names(run.dataset)
         walked: list[Walked] = []
         async with anyio.create_task_group() as group:
             for name in names:
                 if name in daemon.works:
-                    group.start_soon(self._walk, name, walked)
+                    group.start_soon(self._walk, name, walked, run, slack)
             if context is not None:
                 group.start_soon(self._await_handover, context)
         unknown = tuple(name for name in names if name not in daemon.works)
@@ -155,8 +154,13 @@ class Trigger:
                 environment=snapshot.environment[:12] if snapshot.environment else None,
             )
 
-    async def _walk(self, name: str, walked: list[Walked]) -> None:
+    async def _walk(self, name: str, walked: list[Walked], run: PendingRun, slack: int) -> None:
+        """Walk a dataset for a run. A walk that begins within the slack of its start proves nothing: let that pass."""
         work = self._daemon.works[name]
+        if work.report is not None:
+            slack = max(slack, settle_slack_ns(work.report.fs_type))
+        left_s = run.start_ms / 1e3 + slack / 1e9 + 0.005 - time.time()
+        await anyio.sleep(min(max(0.0, left_s), slack / 1e9 + 1))
         request = await work.walked()
         if work.db is not None:
             seconds = request.report.seconds if request.report else 0.0

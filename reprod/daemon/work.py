@@ -139,15 +139,6 @@ class DatasetWork:
         await request.done.wait()
         return request
 
-    def fail(self, crash: BaseException) -> None:
-        """The loop itself crashed: say so, and answer whoever waits."""
-        self.state = "failed"
-        self.error = ReprodError(f"unexpected {type(crash).__name__}: {crash}", hint="this is a bug; report it")
-        requests, self._requests = self._requests, []
-        for request in requests:
-            request.error = self.error
-            request.done.set()
-
     def elapsed_s(self) -> float:
         """How long the refresh under way has taken."""
         return time.monotonic() - self.began_s
