@@ -275,18 +275,7 @@ class DatasetWork:
         name, version = self.dataset.name, report.version
         self.confirmed_ns = db.read(timeline.proved_ns)
         if report.sealed:
-            self._records.write(
-                lambda c: registry.sealed(
-                    c,
-                    name,
-                    seq=version.seq,
-                    digest=version.digest,
-                    chain=version.chain,
-                    files=version.files,
-                    size=version.size,
-                    at_ns=version.sealed_ns,
-                )
-            )
+            self._records.write(lambda c: registry.sealed(c, name, version))
         state = "incomplete" if version.problems else "current"
         self._records.write(lambda c: registry.noted(c, name, state, None, self.confirmed_ns))
 

@@ -77,7 +77,8 @@ def open_dataset(state: Path, records: Database, name: str, root: bytes) -> Open
             aside = _set_aside(path)
             return Opened(open_dataset(state, records, name, root).db, aside)
     if highest is not None and (known is None or known.seq < highest.seq):  # a crash came between seal and registry
-        _catch_up(records, name, highest)
+        newest = highest
+        records.write(lambda c: registry.sealed(c, name, newest))
     return Opened(db, aside)
 
 
@@ -120,21 +121,6 @@ def _kept_file(state: Path, records: Database, name: str, root: bytes) -> str | 
         except (DamagedError, StateError):
             continue  # what cannot be read cannot be taken up again
     return max(kept)[1] if kept else None
-
-
-def _catch_up(records: Database, name: str, newest: versions.Version) -> None:
-    records.write(
-        lambda c: registry.sealed(
-            c,
-            name,
-            seq=newest.seq,
-            digest=newest.digest,
-            chain=newest.chain,
-            files=newest.files,
-            size=newest.size,
-            at_ns=newest.sealed_ns,
-        )
-    )
 
 
 def _fresh_file(state: Path, name: str, known: registry.KnownDataset | None) -> str:

@@ -7,6 +7,8 @@ connection inside a transaction of the caller's; times are Unix nanoseconds.
 import sqlite3
 from dataclasses import dataclass
 
+from reprod.store.versions import Version
+
 
 @dataclass(frozen=True, slots=True)
 class KnownDataset:
@@ -60,22 +62,12 @@ def purge(db: sqlite3.Connection, name: str) -> None:
     db.execute("DELETE FROM dataset WHERE name = ?", (name,))
 
 
-def sealed(
-    db: sqlite3.Connection,
-    name: str,
-    *,
-    seq: int,
-    digest: bytes | None,
-    chain: bytes,
-    files: int,
-    size: int,
-    at_ns: int,
-) -> None:
+def sealed(db: sqlite3.Connection, name: str, version: Version) -> None:
     """Note the newest version of a dataset: what a rebuilt file continues from."""
     db.execute(
         "UPDATE dataset SET seq = max(seq, ?), digest = ?, chain = ?, files = ?, bytes = ?, sealed_ns = ? "
         "WHERE name = ?",
-        (seq, digest, chain, files, size, at_ns, name),
+        (version.seq, version.digest, version.chain, version.files, version.size, version.sealed_ns, name),
     )
 
 

@@ -55,12 +55,7 @@ class Store:
     def scan(self, name: str = "data") -> versions.Version:
         report = refresh(self.opened[name], self.datasets[name], Order(), Settings(str(self.state)))
         version = report.version
-        self.records.write(
-            lambda c: registry.sealed(
-                c, name, seq=version.seq, digest=version.digest, chain=version.chain, files=version.files,
-                size=version.size, at_ns=version.sealed_ns,
-            )
-        )  # fmt: skip
+        self.records.write(lambda c: registry.sealed(c, name, version))
         return version
 
     def run(self, run_id: str, *, name: str = "fast", **used: int | None) -> None:

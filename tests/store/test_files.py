@@ -33,12 +33,7 @@ class Daemon:
         opened = files.open_dataset(self.state, self.records, name, os.fsencode(root))
         self.opened.append(opened.db)
         version = refresh(opened.db, DatasetConfig(name, str(root)), Order(), Settings(str(self.state))).version
-        self.records.write(
-            lambda c: registry.sealed(
-                c, name, seq=version.seq, digest=version.digest, chain=version.chain, files=version.files,
-                size=version.size, at_ns=version.sealed_ns,
-            )
-        )  # fmt: skip
+        self.records.write(lambda c: registry.sealed(c, name, version))
         return opened
 
     def close(self) -> None:
