@@ -28,8 +28,11 @@ from reprod.fs.worker import LARGE, Batch, frame, hash_batch
 
 BATCH_FILES = 256  # some 2 ms of work: small enough to share evenly, large enough that a hop does not count
 BATCH_BYTES = 8 << 20
-BATCH_NAMES = 16 << 10  # bytes of names and paths
-QUEUED_NAMES = 48 << 10  # of names in one worker's pipe; a pipe holds 64 KiB, so sending never blocks
+BATCH_NAMES = 16 << 10  # bytes of names and paths as they are sent
+QUEUED_NAMES = 48 << 10  # of these in one worker's pipe: it holds 64 KiB, so sending never blocks
+QUEUED_BATCHES = 4  # and no more than that, so that the last ones are shared evenly
+NAME_OVERHEAD = 3  # MessagePack's head of a name, at most
+GROUP_OVERHEAD = 20  # and of a directory with its list, the frame's own head included
 MAX_WORKERS = 8
 ATTEMPTS = 2  # a batch whose worker died is given to another once, then done here
 
@@ -59,13 +62,13 @@ class _Batch:
         """Take one file; whether the batch is full now."""
         if not self.groups or self.groups[-1][0] != directory:
             self.groups.append((directory, [], []))
-            self.names += len(directory)
+            self.names += len(directory) + GROUP_OVERHEAD
         _, names, tags = self.groups[-1]
         names.append(name)
         tags.append(tag)
         self.files += 1
         self.size += size
-        self.names += len(name)
+        self.names += len(name) + NAME_OVERHEAD
         return self.files >= BATCH_FILES or self.size >= BATCH_BYTES or self.names >= BATCH_NAMES
 
     def asked(self) -> Batch:
@@ -96,7 +99,9 @@ class _Worker:
 
     def takes(self, batch: _Batch) -> bool:
         """Whether a batch fits into the pipe without blocking."""
-        return not self.queued or sum(b.names for b in self.queued) + batch.names <= QUEUED_NAMES
+        queued = len(self.queued)
+        room = QUEUED_NAMES - sum(b.names for b in self.queued)
+        return not queued or (queued < QUEUED_BATCHES and batch.names <= room)
 
     def send(self, batch: _Batch) -> None:
         """Queue a batch. Raises OSError if the process is gone."""
@@ -156,18 +161,24 @@ class HashPool:
         self._stopping = threading.Event()
 
     def add(self, directory: bytes, name: bytes, size: int, tag: Tag = None) -> None:
-        """Take one file; ``tag`` comes back with its result.
-
-        Where the size is not known give 0: a large file then comes back as LARGE, with its size, to be added again.
-        """
+        """Take one file; ``tag`` comes back with its result."""
         if size >= LARGE:
             if self._large is None:
                 self._large = ThreadPoolExecutor(self.workers, thread_name_prefix="reprod-hash")
             self._reading.add(self._large.submit(self._hash_large, directory, name, tag))
         elif self._open.add(directory, name, size, tag):
-            self._waiting.append(self._open)
-            self._open = _Batch()
-            self._send_waiting()
+            self._close_batch()
+
+    def add_unknown(self, directory: bytes, names: list[bytes], tag: Tag = None) -> None:
+        """Take files of one directory whose size nobody knows. A large one comes back as LARGE, to be added again."""
+        for i in range(0, len(names), BATCH_FILES):
+            some = names[i : i + BATCH_FILES]
+            size = sum(map(len, some)) + NAME_OVERHEAD * len(some) + len(directory) + GROUP_OVERHEAD
+            if self._open.files + len(some) > BATCH_FILES or self._open.names + size > BATCH_NAMES:
+                self._close_batch()
+            self._open.groups.append((directory, some, [tag] * len(some)))
+            self._open.files += len(some)
+            self._open.names += size
 
     def collect(self, checkpoint: Callable[[], None], *, everything: bool = False) -> Iterator[list[Row]]:
         """Yield finished batches: what is needed to keep the window bounded, or all that is left.
@@ -216,6 +227,12 @@ class HashPool:
             self._send_waiting()
         elif batch.files:
             self._hash_here(batch)
+
+    def _close_batch(self) -> None:
+        if self._open.files:
+            self._waiting.append(self._open)
+            self._open = _Batch()
+            self._send_waiting()
 
     def _hash_here(self, batch: _Batch) -> None:
         with Ladder(self._root) as ladder:

@@ -16,7 +16,7 @@ from reprod.core.entry import Kind, Problem
 from reprod.core.pattern import Selection
 from reprod.fs.hash import Hashed, Outcome, settle_ns
 from reprod.fs.ladder import Ladder
-from reprod.fs.pool import HashPool
+from reprod.fs.pool import HashPool, Row
 from reprod.fs.walk import Listing, Stat, join, lstat_at, stat_tuple, walk
 from reprod.store import changes, index
 from reprod.store.changes import Observation, SeenDirectory
@@ -131,11 +131,14 @@ class Scan:
             children = self.db.read(lambda db: index.children(db, place))
         self._see(path, listing.stat, known, foreign=listing.foreign)
         counts, rehash = self.counts, self.rehash
+        if known is None or not known.present:
+            new = [name for name, st in listing.files.items() if st is None]
+            self.pool.add_unknown(path, new, (None, _UNKNOWN))
         for name, st in listing.files.items():
             row = files.pop(name, None)
             if st is None:
-                self.pool.add(path, name, 0, (None, _UNKNOWN))
-            elif row is not None and row[:5] == st and row[6] is None and not rehash and not self._told(path, name):
+                continue
+            if row is not None and row[:5] == st and row[6] is None and not rehash and not self._told(path, name):
                 if stat.S_ISREG(st[0]):
                     counts.files += 1
                     counts.bytes += st[1]
@@ -260,7 +263,7 @@ class Scan:
         elif stat.S_ISLNK(st[0]):
             self._read_link(fd, directory, name, known, st)
         else:
-            self._observe(Observation(directory, name, known, st, _SPECIAL))
+            self._observe([Observation(directory, name, known, st, _SPECIAL)])
 
     def _read_link(self, fd: int, directory: bytes, name: bytes, known: int | None, st: Stat) -> None:
         began = time.time_ns()
@@ -274,28 +277,39 @@ class Scan:
             self._again.append((directory, name, known, st))
             return
         sha256 = hashlib.sha256(os.fsencode(target)).digest()
-        self._observe(Observation(directory, name, known, st, int(Kind.LINK), sha256))
+        self._observe([Observation(directory, name, known, st, int(Kind.LINK), sha256)])
 
     def _drain(self, *, everything: bool = False) -> None:
         for rows in self.pool.collect(self.checkpoint, everything=everything):
-            for directory, name, (known, st), hashed in rows:
-                self._take(directory, name, known, st, hashed)
+            self._take(rows)
             self.progress(self.counts)
             if len(self._rows) >= BATCH_ROWS:
                 self._flush()
         if len(self._rows) + len(self._seen) >= BATCH_ROWS:
             self._flush()
 
-    def _take(self, directory: bytes, name: bytes, known: int | None, st: Stat, hashed: Hashed) -> None:
-        if hashed.outcome == Outcome.CLEAN and hashed.stat is not None:
-            self.counts.hashed_files += 1
-            self.counts.hashed_bytes += hashed.stat[1]
-            self._observe(Observation(directory, name, known, hashed.stat, _FILE, hashed.sha256, hashed.more))
-        elif hashed.outcome == Outcome.UNREADABLE:
+    def _take(self, rows: list[Row]) -> None:
+        """Take in what the pool read: in one go what is clean, one by one what is not."""
+        clean = Outcome.CLEAN
+        read = [
+            Observation(directory, name, tag[0], hashed.stat, _FILE, hashed.sha256, hashed.more)
+            for directory, name, tag, hashed in rows
+            if hashed.outcome is clean and hashed.stat is not None
+        ]
+        self.counts.hashed_files += len(read)
+        self.counts.hashed_bytes += sum([seen.stat[1] for seen in read])
+        self._observe(read)
+        if len(read) < len(rows):
+            for directory, name, (known, st), hashed in rows:
+                if hashed.outcome is not clean:
+                    self._take_unclean(directory, name, known, st, hashed)
+
+    def _take_unclean(self, directory: bytes, name: bytes, known: int | None, st: Stat, hashed: Hashed) -> None:
+        if hashed.outcome is Outcome.UNREADABLE:
             self._problem(directory, name, known, hashed.stat or st, Problem.UNREADABLE)
-        elif hashed.outcome == Outcome.LARGE and hashed.stat is not None:
+        elif hashed.outcome is Outcome.LARGE and hashed.stat is not None:
             self.pool.add(directory, name, hashed.stat[1], (known, hashed.stat))
-        elif hashed.outcome == Outcome.VANISHED:
+        elif hashed.outcome is Outcome.VANISHED:
             self._vanish(directory, name, known)
         else:
             self._again.append((directory, name, known, hashed.stat or st))
@@ -337,17 +351,18 @@ class Scan:
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
-    def _observe(self, seen: Observation) -> None:
-        if seen.kind == _FILE:
-            self.counts.files += 1
-            self.counts.bytes += seen.stat[1]
-        self._rows.append(seen)
-        if len(self.changed_paths) < REMEMBERED_PATHS:
-            self.changed_paths.append(join(seen.directory, seen.name))
+    def _observe(self, seen: list[Observation]) -> None:
+        files = [o.stat[1] for o in seen if o.kind == _FILE]
+        self.counts.files += len(files)
+        self.counts.bytes += sum(files)
+        self._rows += seen
+        room = REMEMBERED_PATHS - len(self.changed_paths)
+        if room > 0:
+            self.changed_paths += [join(o.directory, o.name) for o in seen[:room]]
 
     def _problem(self, directory: bytes, name: bytes, known: int | None, st: Stat, problem: Problem) -> None:
         self.problems.append((join(directory, name), problem))
-        self._observe(Observation(directory, name, known, st, _FILE, problem=int(problem)))
+        self._observe([Observation(directory, name, known, st, _FILE, problem=int(problem))])
 
     def _changed(self, path: bytes) -> None:
         if len(self.changed_paths) < REMEMBERED_PATHS:

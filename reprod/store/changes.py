@@ -73,17 +73,14 @@ def apply(
         ctimes.append(min(seen.stat[1], seen_ns) if seen.stat else seen_ns)
         if not dated or ctimes[-1] % COARSE_NS == 0:
             ctimes.append(seen_ns)
-    fresh: list[Observation] = []
-    known: list[Observation] = []
-    for observation in observations:
-        if observation.known is not None and _is_known(db, observation):
-            continue  # read again, and found as it was: that proves nothing new and changes nothing
-        if observation.directory not in ids:
-            ids[observation.directory] = ensure_directory(db, observation.directory)
-        (fresh if observation.known is None else known).append(observation)
-        ctimes.append(min(observation.stat[3], seen_ns))
-        if not observation.stat[3] % COARSE_NS:
-            ctimes.append(min(observation.stat[3] + COARSE_NS, seen_ns))
+    rows = list(observations)
+    fresh = [o for o in rows if o.known is None]
+    # What was read again and found as it was proves nothing new and changes nothing.
+    known = [o for o in rows if o.known is not None and not _is_known(db, o)]
+    for path in {o.directory for o in fresh} | {o.directory for o in known}:
+        if path not in ids:
+            ids[path] = ensure_directory(db, path)
+    ctimes += _extremes([o.stat[3] for o in fresh] + [o.stat[3] for o in known], seen_ns)
     changed = _insert(db, fresh, ids, seq, has_base)
     changed += [o.directory for o in known if _update(db, o, o.known or 0, seq, has_base)]
     for path in set(changed):
@@ -93,6 +90,16 @@ def apply(
     if ctimes:
         note_pending(db, ctimes, applied.touched + applied.changed)
     return applied
+
+
+def _extremes(stamps: list[int], seen_ns: int) -> list[int]:
+    """Return the smallest and the largest of some ctimes; those of whole seconds count a second later too."""
+    if not stamps:
+        return []
+    coarse = [stamp + COARSE_NS for stamp in stamps if not stamp % COARSE_NS]
+    return [
+        min(stamp, seen_ns) for stamp in (min(stamps), max(stamps), *coarse[:1], max(coarse, default=0) or max(stamps))
+    ]
 
 
 def note_pending(db: sqlite3.Connection, ctimes: Sequence[int], touched: int) -> None:

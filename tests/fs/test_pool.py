@@ -200,3 +200,36 @@ def test_vanished_and_moved_directories(root: tuple[Path, int]) -> None:
     assert found[b"gone/f"].outcome == found[b"there/nothing"].outcome == Outcome.VANISHED
     assert found[b"link/f0"].outcome in {Outcome.VANISHED, Outcome.UNREADABLE}
     assert found[b"there/f0"].outcome == Outcome.CLEAN
+
+
+@pytest.mark.timeout(60)
+def test_what_is_queued_never_fills_a_pipe(root: tuple[Path, int]) -> None:
+    """Thousands of files with the shortest names, added before anything is collected, do not block the caller: what is
+    sent for a name is longer than the name."""
+    folder, fd = root
+    names = [os.fsencode(f"{i:x}") for i in range(8000)]
+    for name in names:
+        (folder / os.fsdecode(name)).touch()
+    with HashPool(fd, slack_ns=SLACK, workers=2) as pool:
+        pool.add_unknown(b"", names)
+        rows = [row for batch in pool.collect(lambda: None, everything=True) for row in batch]
+
+    assert sorted(name for _, name, _, _ in rows) == sorted(names)
+    assert {hashed.outcome for _, _, _, hashed in rows} == {Outcome.CLEAN}
+
+
+def test_files_of_unknown_size_come_back_once_and_large_ones_as_such(root: tuple[Path, int]) -> None:
+    """Files whose size nobody knew are hashed, each once; one that is large is handed back with its stat."""
+    folder, fd = root
+    expected = populate(folder, 3 * BATCH_FILES + 7, "some")
+    (folder / "some" / "huge").write_bytes(b"\0" * LARGE)
+    names = [path.rpartition(b"/")[2] for path in expected] + [b"huge"]
+    with HashPool(fd, slack_ns=SLACK, workers=2) as pool:
+        pool.add_unknown(b"some", names, "tag")
+        rows = [row for batch in pool.collect(lambda: None, everything=True) for row in batch]
+
+    assert len(rows) == len(names)
+    assert {tag for _, _, tag, _ in rows} == {"tag"}
+    found = {directory + b"/" + name: hashed for directory, name, _, hashed in rows}
+    assert found.pop(b"some/huge").outcome is Outcome.LARGE
+    assert {path: (h.sha256 or b"").hex() for path, h in found.items()} == expected
