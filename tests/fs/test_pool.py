@@ -207,7 +207,7 @@ def test_what_is_queued_never_fills_a_pipe(root: tuple[Path, int]) -> None:
     """Thousands of files with the shortest names, added before anything is collected, do not block the caller: what is
     sent for a name is longer than the name."""
     folder, fd = root
-    names = [os.fsencode(f"{i:x}") for i in range(8000)]
+    names = [os.fsencode(f"{i:x}") for i in range(30_000)]
     for name in names:
         (folder / os.fsdecode(name)).touch()
     with HashPool(fd, slack_ns=SLACK, workers=2) as pool:
