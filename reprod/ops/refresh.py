@@ -112,9 +112,10 @@ def refresh(
     with open_root(dataset.path) as root:
         selection = select(dataset, root)
         plan = make_plan(db, root, selection, order, began)
+        slack_ns = mounts.settle_slack_ns(root.identity.fs_type)
         with HashPool(
             root.fd,
-            slack_ns=mounts.settle_slack_ns(root.identity.fs_type),
+            slack_ns=slack_ns,
             extra=tuple(a for a in dataset.algorithms if a != "sha256"),
             workers=settings.workers,
         ) as pool:
@@ -123,7 +124,7 @@ def refresh(
                 root.fd,
                 selection,
                 pool,
-                mounts.settle_slack_ns(root.identity.fs_type),
+                slack_ns,
                 checkpoint,
                 progress,
                 skip=state_inodes(settings.state_dir),

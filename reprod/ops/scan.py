@@ -131,9 +131,7 @@ class Scan:
             children = self.db.read(lambda db: index.children(db, place))
         self._see(path, listing.stat, known, foreign=listing.foreign)
         counts, rehash = self.counts, self.rehash
-        if known is None or not known.present:
-            new = [name for name, st in listing.files.items() if st is None]
-            self.pool.add_unknown(path, new, (None, _UNKNOWN))
+        self.pool.add_unknown(path, [name for name, st in listing.files.items() if st is None], (None, _UNKNOWN))
         for name, st in listing.files.items():
             row = files.pop(name, None)
             if st is None:

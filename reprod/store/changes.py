@@ -96,10 +96,8 @@ def _extremes(stamps: list[int], seen_ns: int) -> list[int]:
     """Return the smallest and the largest of some ctimes; those of whole seconds count a second later too."""
     if not stamps:
         return []
-    coarse = [stamp + COARSE_NS for stamp in stamps if not stamp % COARSE_NS]
-    return [
-        min(stamp, seen_ns) for stamp in (min(stamps), max(stamps), *coarse[:1], max(coarse, default=0) or max(stamps))
-    ]
+    later = [stamp + COARSE_NS for stamp in stamps if not stamp % COARSE_NS]
+    return [min(stamp, seen_ns) for stamp in (min(stamps), max([*stamps, *later]))]
 
 
 def note_pending(db: sqlite3.Connection, ctimes: Sequence[int], touched: int) -> None:

@@ -65,13 +65,13 @@ def step(db: sqlite3.Connection, low_ns: int, high_ns: int, now_ns: int) -> None
 
     ``gap_from_ns`` holds the end of that span which is not now, so that the mark spans all of it.
     """
-    before_ns = low_ns if now_ns >= high_ns else high_ns
+    here_ns, there_ns = (now_ns, low_ns) if now_ns >= high_ns else (low_ns, high_ns)
     newest = db.execute("SELECT seq, born_ns, root_since_ns FROM mark ORDER BY id DESC LIMIT 1").fetchone()
     if newest is not None:
         db.execute(
             "INSERT INTO mark (seq, kind, sealed_ns, born_ns, root_since_ns, gap_from_ns, gap_kind) "
             "VALUES (?, 'step', ?, ?, ?, ?, 'clock step')",
-            (newest[0], now_ns if before_ns == low_ns else low_ns, newest[1], newest[2], before_ns),
+            (newest[0], here_ns, newest[1], newest[2], there_ns),
         )
 
 
