@@ -1,17 +1,18 @@
 # Each target makes its own virtual environment in .venv first, on any machine with Python 3.11 or newer and pip.
 #   make demo     show the main job end to end        make check    lint, types, layers
-#   make test     the tests (ARGS="-k name")          make bench    the benchmarks
-#   make clean    remove what these made
+#   make test     the tests (ARGS="-k name")          make bench    the benchmarks (ARGS="--only no-change", or --help)
+#   make clean    remove what these made              make bench-peers   the tools that those compare with
 # Another interpreter: make test PYTHON=python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench bench-peers clean
 
 # The first one on the path that is new enough.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
 VENV := .venv
+PEERS := .bench-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
@@ -31,11 +32,22 @@ check: $(VENV)/.developing
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.developing
+bench: $(VENV)/.measuring
 	$(BIN)/python tests/benchmarks/run.py $(ARGS)
 
+# DVC and model_signing bring 100 packages along: an environment of their own. model_signing imports OpenSSL, but does
+# not ask for it.
+bench-peers: $(VENV)/.installed
+	$(BIN)/python -m venv --without-pip $(PEERS)
+	$(PIP) --python $(PEERS)/bin/python install dvc model-signing pyOpenSSL
+	@missing=$$(for tool in b3sum hashdeep git; do command -v $$tool >/dev/null || printf ' %s' $$tool; done); \
+	if [ -z "$$missing" ]; then echo "all peers are installed"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq $$missing; \
+	else echo "to be installed by hand, until then they are left out:$$missing" >&2; fi
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find reprod tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A Python without ensurepip (Debian's, without python3-venv) gets its pip from the one outside.
@@ -52,4 +64,8 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.developing: pyproject.toml $(VENV)/.installed
 	$(PIP) install --group test --group check
+	@touch $@
+
+$(VENV)/.measuring: $(VENV)/.developing
+	$(PIP) install --editable '.[mlflow,blake3]'
 	@touch $@

@@ -13,7 +13,7 @@ from reprod.core import digest
 from reprod.core.entry import Content, Kind
 from reprod.ops.plan import Order
 from reprod.ops.refresh import Hints, Report, Settings, refresh
-from reprod.store import timeline, versions
+from reprod.store import listing, timeline, versions
 from reprod.store.connection import Database, open_database
 
 KINDS = {Kind.FILE: "file", Kind.LINK: "link"}
@@ -114,7 +114,7 @@ class Place:
         return list(self.db.read(timeline.marks))
 
     def contents(self, seq: int) -> oracle.Contents:
-        return as_contents({e.path: e.content for e in self.db.read(lambda c: list(versions.entries(c, seq)))})
+        return as_contents({e.path: e.content for e in self.db.read(lambda c: list(listing.entries(c, seq)))})
 
     def assert_equals_disk(self) -> oracle.Contents:
         """The newest version is what an independent full read finds: digest, counts and contents."""

@@ -1,4 +1,4 @@
-"""``reprod dataset add | remove | list``: change the files in datasets.d and have the daemon follow.
+"""``reprod dataset add | remove | move | rename | list``: change the files in datasets.d and have the daemon follow.
 
 Rule: the file is written first and is the truth; if the daemon refuses it, it is taken back, so that a refused command
 leaves nothing behind. Without a daemon the file stays and the command says that nobody watches yet.
@@ -6,7 +6,10 @@ leaves nothing behind. Without a daemon the file stays and the command says that
 
 import argparse
 import json
+import os
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,17 @@ from reprod.cli import codes, render
 from reprod.cli.daemon_ import RELOAD_TIMEOUT_S
 from reprod.cli.place import Place, locate
 from reprod.cli.screen import Column, Screen, table
-from reprod.config import DEFAULT_EXCLUDE, Config, add_dataset, nested_in, remove_dataset
-from reprod.errors import ConfigError, DaemonUnavailableError, NotFoundError, ReprodError
+from reprod.config import (
+    DEFAULT_EXCLUDE,
+    Config,
+    Edit,
+    add_dataset,
+    move_dataset,
+    nested_in,
+    remove_dataset,
+    rename_dataset,
+)
+from reprod.errors import ConfigError, DaemonUnavailableError, NotFoundError, ReprodError, UsageError
 
 
 def add(args: argparse.Namespace) -> int:
@@ -27,7 +39,7 @@ def add(args: argparse.Namespace) -> int:
             config, args.name, args.path, include=args.include, exclude=args.exclude, algorithms=args.algorithm
         )
         if place.reads_here:
-            _reload_or_take_back(place, args.name, file)
+            _reload_or_take_back(place, args.name, file, lambda: file.unlink(missing_ok=True))
         _say_added(Screen(sys.stdout), place, place.config(), args, file)
     finally:
         place.close()
@@ -54,6 +66,37 @@ def remove(args: argparse.Namespace) -> int:
             screen.prose(f"its history is kept: reprod log {args.name}")
     finally:
         place.close()
+    return codes.FINE
+
+
+def move(args: argparse.Namespace) -> int:
+    """Say that the data of a dataset is at another place now; its history goes on there."""
+    place = locate(args)
+    try:
+        edit = move_dataset(_own_config(place), args.name, args.path)
+        root = os.path.abspath(os.path.expanduser(args.path))
+        _carry_out(place, args.name, args.name, edit, moving_to=root)
+    finally:
+        place.close()
+    screen = Screen(sys.stdout)
+    screen.prose(f"moved {render.safe(args.name)} to {render.file_name(root)}")
+    screen.prose("its history goes on; a run is bound to what was there before the move, or since, never across", 2)
+    _say_who_follows(screen, place)
+    return codes.FINE
+
+
+def rename(args: argparse.Namespace) -> int:
+    """Give a dataset another name; its history, and the runs that used it, go with it."""
+    place = locate(args)
+    try:
+        edit = rename_dataset(_own_config(place), args.old, args.new)
+        _carry_out(place, args.old, args.new, edit, renaming_to=args.new)
+    finally:
+        place.close()
+    screen = Screen(sys.stdout)
+    screen.prose(f"renamed {render.safe(args.old)} to {render.safe(args.new)}")
+    screen.prose(f"runs are recorded that are tagged {render.safe(args.new)} from now on", 2)
+    _say_who_follows(screen, place)
     return codes.FINE
 
 
@@ -101,7 +144,53 @@ def _rows(config: Config) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: str(row["name"]))
 
 
-def _reload_or_take_back(place: Place, name: str, file: Path) -> None:
+def _own_config(place: Place) -> Config:
+    """Return the configuration to change. Raises UsageError if the daemon whose history it is reads another one."""
+    if place.live and not place.reads_here:
+        raise UsageError(
+            f"the running daemon reads {place.hello.get('config')}, not {place.config_path}",
+            hint="leave --config out, or stop that daemon first",
+        )
+    return place.config()
+
+
+def _carry_out(place: Place, old: str, new: str, edit: Edit, **wanted: str) -> None:
+    """Note what is wanted, change the file, have it carried out; if that is refused, nothing is left of it."""
+    _intend(place, old, **wanted)
+    try:
+        edit.make()
+        if place.client is not None:
+            _reload_or_take_back(place, new, edit.new, edit.take_back)
+    except DaemonUnavailableError:
+        raise  # the file is written, and who reads it next finds the intent
+    except ReprodError:
+        _intend(place, old)
+        raise
+    if place.client is None and (place.state / "registry.sqlite").exists():
+        from reprod.ops import rehome
+        from reprod.store import files
+
+        with closing(files.open_registry(place.state).db) as records:
+            rehome.settle(place.state, records, place.config().datasets)
+
+
+def _intend(place: Place, name: str, **wanted: str) -> None:
+    if place.client is not None:
+        place.client.call("intend", {"name": name, **wanted})
+    elif (place.state / "registry.sqlite").exists():
+        from reprod.ops import rehome
+        from reprod.store import files
+
+        with closing(files.open_registry(place.state).db) as records:
+            rehome.intend(records, name, wanted.get("moving_to"), wanted.get("renaming_to"))
+
+
+def _say_who_follows(screen: Screen, place: Place) -> None:
+    if not place.live:
+        screen.prose("no daemon is running: it follows when one starts (reprod daemon)", 2)
+
+
+def _reload_or_take_back(place: Place, name: str, file: Path, take_back: Callable[[], None]) -> None:
     assert place.client is not None  # noqa: S101 - reads_here
     try:
         answer = place.client.call("reload", timeout_s=RELOAD_TIMEOUT_S)
@@ -111,11 +200,11 @@ def _reload_or_take_back(place: Place, name: str, file: Path) -> None:
             f"{file} is written, but then: {error.message}", hint="the daemon reads it at its next start or reload"
         ) from error
     except ReprodError:
-        file.unlink(missing_ok=True)
+        take_back()
         raise
     refused = [wrong for wrong in answer.get("misconfigured") or [] if wrong.get("name") == name]
     if refused:
-        file.unlink(missing_ok=True)
+        take_back()
         try:
             place.client.call("reload", timeout_s=RELOAD_TIMEOUT_S)
         except ReprodError:  # the refusal below is what the user needs to read

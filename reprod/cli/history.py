@@ -9,6 +9,9 @@ from reprod.cli.place import locate
 from reprod.cli.scan import change_counts
 from reprod.cli.screen import Column, Screen, table
 
+#: A terminal is no place for a million names or versions; --json lists them all.
+_SHOWN = 50
+
 
 def log(args: argparse.Namespace) -> int:
     """List the versions of one dataset, the newest first."""
@@ -24,27 +27,39 @@ def log(args: argparse.Namespace) -> int:
     if not rows:
         screen.prose(f"{render.safe(args.name)} has no version yet")
         return codes.FINE
-    heads = [
-        Column("VERSION"),
-        Column("SEALED"),
-        Column("CHANGES", drop=2),
-        Column("FILES", right=True, drop=4),
-        Column("SIZE", right=True, drop=3),
-        Column("DIGEST"),
-        Column("WHY AND FOR WHOM", drop=1),
-    ]
-    for line in table(screen, heads, [_log_row(row) for row in rows], indent=0):
+    shown = rows[:_SHOWN]
+    lines = iter(table(screen, _HEADS, [_log_row(row) for row in shown], indent=0))
+    screen.line(next(lines))
+    newest = rows[0].get("epoch")
+    for row, line in zip(shown, lines, strict=True):
+        if row.get("epoch") != newest:
+            newest = row.get("epoch")
+            root = render.file_name(row.get("root") or "?")
+            screen.prose(f"before, at another root: {root} (nothing is compared across)", 0, "dim")
         screen.line(line)
+    if len(rows) > len(shown):
+        screen.prose(f"and {len(rows) - len(shown):,} more versions (--json lists them)", 0, "dim")
     return codes.FINE
+
+
+_HEADS = [
+    Column("VERSION"),
+    Column("SEALED"),
+    Column("CHANGES", drop=2),
+    Column("FILES", right=True, drop=4),
+    Column("SIZE", right=True, drop=3),
+    Column("DIGEST"),
+    Column("WHY AND FOR WHOM", drop=1),
+]
 
 
 def _log_row(row: dict[str, Any]) -> list[tuple[str, str]]:
     runs = [render.safe(run)[: render.DIGEST_DIGITS] for run in row.get("runs") or []]
     shown = ", ".join(runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
-    why = [render.safe(row.get("reason") or ""), f"run {shown}" if runs else ""]
+    why = [_reason(row), "forgotten" if row.get("pruned") else "", f"run {shown}" if runs else ""]
     complete = row.get("complete", True)
     return [
-        (f"@{row.get('version')}", "bold"),
+        (f"@{row.get('version')}", "dim" if row.get("pruned") else "bold"),
         (render.ago(row.get("sealed_at")), ""),
         (change_counts(row), ""),
         (render.number(row.get("files")), ""),
@@ -54,6 +69,22 @@ def _log_row(row: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _reason(row: dict[str, Any]) -> str:
+    """Return why a version was sealed; a change of the selection with what is selected since, a move with where to."""
+    reason = render.safe(row.get("reason") or "")
+    if reason == "moved":
+        return f"moved to {render.file_name(row.get('root'))}"
+    selection = row.get("selection")
+    if reason != "selection" or not isinstance(selection, dict):
+        return reason
+    told = [
+        f"{key} {' '.join(render.safe(pattern) for pattern in selection[key])}"
+        for key in ("include", "exclude", "ignore")
+        if selection.get(key)
+    ]
+    return f"selection: {', '.join(told) or 'everything'}"
+
+
 def diff(args: argparse.Namespace) -> int:
     """Compare two states; return 1 if they differ, 5 if one of them is not wholly known."""
     from reprod.ops import diff as verb
@@ -61,7 +92,7 @@ def diff(args: argparse.Namespace) -> int:
     place = locate(args)
     place.close()
     answer = verb.diff(place.state, place.config(), args.a, args.b, _no_checkpoint)
-    doubtful = [entry for entry in answer.get("modified") or [] if entry.get("problem_b")]
+    doubtful = [e for e in answer.get("modified") or [] if e.get("problem_a") or e.get("problem_b")]
     certain = len(answer.get("modified") or []) > len(doubtful)
     differs = certain or any(answer.get(kind) for kind in ("added", "removed", "renamed"))
     if args.json:
@@ -74,6 +105,9 @@ def diff(args: argparse.Namespace) -> int:
 
 def _show_diff(screen: Screen, answer: dict[str, Any], differs: bool) -> None:
     sides = f"{_side(answer.get('a'))} → {_side(answer.get('b'))}"
+    for key in ("a", "b"):
+        if (answer.get(key) or {}).get("complete") is False:
+            screen.prose(f"{_side(answer[key])} is not wholly known", 0, "yellow")
     if not differs:
         screen.prose(f"{sides}   no difference")
         return
@@ -84,21 +118,38 @@ def _show_diff(screen: Screen, answer: dict[str, Any], differs: bool) -> None:
     if growth:
         counts.append(f"{'+' if growth > 0 else '−'}{render.size(abs(growth))}")
     screen.prose(f"{sides}   {' · '.join(counts)}")
-    for entry in answer.get("added") or []:
-        screen.line(f"  {screen.paint('A', 'green')}  {render.file_name(entry)}  {render.size(entry.get('size'))}")
-    for entry in answer.get("modified") or []:
-        before, after = entry.get("size_a"), entry.get("size_b")
-        sizes = render.size(after) if before == after else f"{render.size(before)} → {render.size(after)}"
-        hashes = f"{render.digest(entry.get('digest_a'))} → {render.digest(entry.get('digest_b'))}"
-        detail = render.safe(entry["problem_b"]) if entry.get("problem_b") else f"{sizes}  {hashes}"
-        screen.line(f"  {screen.paint('M', 'yellow')}  {render.file_name(entry)}  {detail}")
-    for entry in answer.get("renamed") or []:
-        old, new = (
-            render.file_name({"path": entry.get(key), "path_b64": entry.get(f"{key}_b64")}) for key in ("from", "to")
-        )
-        screen.line(f"  {screen.paint('R', 'cyan')}  {old} → {new}  {render.size(entry.get('size'))}")
-    for entry in answer.get("removed") or []:
-        screen.line(f"  {screen.paint('D', 'red')}  {render.file_name(entry)}  {render.size(entry.get('size'))}")
+    for kind, show in (("added", _added), ("modified", _modified), ("renamed", _renamed), ("removed", _removed)):
+        entries = answer.get(kind) or []
+        for entry in entries[:_SHOWN]:
+            screen.line(f"  {show(screen, entry)}")
+        if len(entries) > _SHOWN:
+            screen.line(f"  and {len(entries) - _SHOWN:,} more {kind} (--json lists them)")
+
+
+def _added(screen: Screen, entry: dict[str, Any]) -> str:
+    return f"{screen.paint('A', 'green')}  {render.file_name(entry)}  {render.size(entry.get('size'))}"
+
+
+def _removed(screen: Screen, entry: dict[str, Any]) -> str:
+    return f"{screen.paint('D', 'red')}  {render.file_name(entry)}  {render.size(entry.get('size'))}"
+
+
+def _modified(screen: Screen, entry: dict[str, Any]) -> str:
+    before, after = entry.get("size_a"), entry.get("size_b")
+    sizes = render.size(after) if before == after else f"{render.size(before)} → {render.size(after)}"
+    hashes = f"{render.digest(entry.get('digest_a'))} → {render.digest(entry.get('digest_b'))}"
+    problem = entry.get("problem_b") or (f"was {entry['problem_a']}" if entry.get("problem_a") else "")
+    return (
+        f"{screen.paint('M', 'yellow')}  {render.file_name(entry)}  "
+        f"{render.safe(problem) if problem else f'{sizes}  {hashes}'}"
+    )
+
+
+def _renamed(screen: Screen, entry: dict[str, Any]) -> str:
+    old, new = (
+        render.file_name({"path": entry.get(key), "path_b64": entry.get(f"{key}_b64")}) for key in ("from", "to")
+    )
+    return f"{screen.paint('R', 'cyan')}  {old} → {new}  {render.size(entry.get('size'))}"
 
 
 def _side(ref: object) -> str:
@@ -107,6 +158,8 @@ def _side(ref: object) -> str:
         return render.safe(ref)
     name = render.safe(ref.get("ref") or ref.get("name") or "?")
     version = ref.get("version")
+    if ref.get("name") is None:
+        return f"{name} {render.digest(ref.get('digest'))}" if ref.get("digest") else name  # a manifest file
     if version is None:
         return name if name.startswith("run:") else f"{name.split('@')[0]} now"
     at = "" if name.endswith(f"@{version}") else f"@{version}"

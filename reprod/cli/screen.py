@@ -122,8 +122,13 @@ class ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the line away, so that something else can be written in its place."""
         if self._shown_at:
             self._screen.rewrite("")
+            self._shown_at = 0.0
 
     def show(self, fields: dict[str, Any]) -> None:
         """Take one progress report: dataset, phase, files, bytes, total_files, total_bytes, percent, seconds_left."""

@@ -103,11 +103,24 @@ def _facts(dataset: dict[str, Any]) -> list[tuple[str, str]]:
         complete = "" if dataset.get("complete", True) else " (incomplete)"
         facts.append(("version", f"@{dataset['version']}{complete}"))
         facts.append(("digest", render.safe(dataset.get("digest") or "no digest")))
+    if dataset.get("history"):
+        facts.append(("history", _history(dataset["history"])))
     facts.append(("changed", render.ago(dataset.get("last_change_at"))))
     facts.append(("confirmed", render.ago(dataset.get("confirmed_at"))))
     if dataset.get("watch"):
         facts.append(("watch", render.safe(dataset["watch"])))
     return facts
+
+
+def _history(history: dict[str, Any]) -> str:
+    """Return ``12 versions, 3 more forgotten · 1.2 MiB of history in 4.0 MiB · next look in 20 h``."""
+    told = render.plural(history.get("versions") or 0, "version")
+    if history.get("pruned"):
+        told += f", {render.number(history['pruned'])} more forgotten"
+    told += f" · {render.size(history.get('history_bytes'))} of history in {render.size(history.get('file_bytes'))}"
+    if history.get("next_prune_at"):
+        told += f" · pruned {render.ago(history.get('pruned_at'))}, next {render.ago(history['next_prune_at'])}"
+    return told
 
 
 def _notes(screen: Screen, dataset: dict[str, Any], indent: int, problems_shown: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reprod import __version__
+from reprod.cli.flags import Values, depth_flags
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -28,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"reprod {__version__}")
     parser.add_argument("--config", metavar="F", default=None, help="read this reprod.toml instead of the usual one")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_daemon, _add_dataset, _add_scan, _add_history, _add_verify, _add_demo):
+    for add in (_add_daemon, _add_dataset, _add_scan, _add_history, _add_verify, _add_manifest, _add_export, _add_demo):
         add(commands, shared)
     return parser
 
@@ -94,8 +95,8 @@ def _add_daemon(commands: "Commands", shared: argparse.ArgumentParser) -> None:
 def _add_dataset(commands: "Commands", shared: argparse.ArgumentParser) -> None:
     group = commands.add_parser(
         "dataset",
-        help="register, list and remove datasets",
-        description="Register, list and remove datasets.",
+        help="register, list, move, rename and remove datasets",
+        description="Register, list, move, rename and remove datasets.",
         epilog="example:\n  reprod dataset add imagenet /data/imagenet",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -132,6 +133,26 @@ def _add_dataset(commands: "Commands", shared: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--purge", action="store_true", help="delete its history too: no run's version can be shown any more"
     )
+    parser = _command(
+        inner,
+        shared,
+        "move",
+        "dataset:move",
+        "say that a dataset's data is at another place now; its history goes on there",
+        ["reprod dataset move imagenet /mnt/new/imagenet"],
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("path", metavar="NEWPATH", help="where the same files are now")
+    parser = _command(
+        inner,
+        shared,
+        "rename",
+        "dataset:rename",
+        "give a dataset another name; its history and its runs go with it",
+        ["reprod dataset rename imagenet imagenet-2012"],
+    )
+    parser.add_argument("old", metavar="OLD")
+    parser.add_argument("new", metavar="NEW")
     parser = _command(
         inner, shared, "list", "dataset:list_all", "list the registered datasets", ["reprod dataset list --json"]
     )
@@ -183,10 +204,28 @@ def _add_history(commands: "Commands", shared: argparse.ArgumentParser) -> None:
         "diff",
         "history:diff",
         "compare two states; exit 1 if they differ",
-        ["reprod diff imagenet", "reprod diff imagenet@40 imagenet@41", "reprod diff run:0a1b2c run:4d5e6f"],
+        [
+            "reprod diff imagenet",
+            "reprod diff imagenet@40 imagenet@41",
+            "reprod diff run:0a1b2c run:4d5e6f",
+            "reprod diff ./SHA256SUMS imagenet",
+        ],
     )
-    parser.add_argument("a", metavar="A", help="NAME (the last version that a run used), NAME@N or run:ID")
-    parser.add_argument("b", metavar="B", nargs="?", help="the same forms; left out: the files now")
+    parser.add_argument(
+        "a", metavar="A", help="NAME (the last version that a run used), NAME@N, run:ID or a manifest file"
+    )
+    parser.add_argument("b", metavar="B", nargs="?", help="the same forms; left out or NAME: the files now")
+    _json_flag(parser)
+    parser = _command(
+        commands,
+        shared,
+        "prune",
+        "prune:run",
+        "forget old versions that no run used; the daemon does so once a day",
+        ["reprod prune --dry-run", "reprod prune imagenet"],
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be forgotten, and forget nothing")
     _json_flag(parser)
 
 
@@ -196,16 +235,74 @@ def _add_verify(commands: "Commands", shared: argparse.ArgumentParser) -> None:
         shared,
         "verify",
         "verify:run",
-        "check the files against a version; reads every byte unless told otherwise",
-        ["reprod verify imagenet", "reprod verify run:0a1b2c", "reprod verify imagenet@41 train/n01 --quick"],
+        "check the files against a version or a manifest; reads every byte unless told otherwise",
+        [
+            "reprod verify imagenet",
+            "reprod verify run:0a1b2c --sample 1%",
+            "reprod verify imagenet@41 train/n01 --quick",
+            "reprod verify ./SHA256SUMS ./data",
+        ],
     )
-    parser.add_argument("ref", metavar="REF", help="NAME (the newest version), NAME@N or run:ID")
-    parser.add_argument("path", metavar="PATH", nargs="?", help="only this file or folder, relative to the root")
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--quick", action="store_const", const="quick", dest="mode", help="compare sizes and times only")
-    mode.add_argument("--full", action="store_const", const="full", dest="mode", help="read every byte (the default)")
-    parser.set_defaults(mode="full")
+    parser.add_argument("ref", metavar="REF", help="NAME (the newest version), NAME@N, run:ID or a manifest file")
+    parser.add_argument(
+        "path", metavar="PATH", nargs="?",
+        help="only this file or folder, relative to the root; for a manifest file: where its files are",
+    )  # fmt: skip
+    depth_flags(parser)
+    parser.add_argument("--root", metavar="DIR", help="for a manifest file: where its files are")
+    parser.add_argument("--chain", action="store_true", help="check the chain of versions; with --full their digests")
     _json_flag(parser)
+
+
+def _add_export(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands,
+        shared,
+        "export",
+        "export:run",
+        "write a version for other tools",
+        [
+            "reprod export imagenet --format sha256sums --output SHA256SUMS",
+            "reprod export imagenet@41 --format bagit --output /archive/imagenet-41",
+            "reprod export run:0a1b2c --format json | jq .summary",
+        ],
+    )
+    parser.add_argument("ref", metavar="REF", help="NAME (the newest version), NAME@N, run:ID or a manifest file")
+    parser.add_argument("--format", required=True, choices=("sha256sums", "json", "bagit", "croissant", "parquet"))
+    parser.add_argument("--output", metavar="PATH", help="a file, for bagit a new folder; else standard output")
+    parser.add_argument("--dataset", metavar="NAME", help="which one, for a run that used several")
+    parser.add_argument("--data", metavar="PATH", help="where the files of a bag are, if not at the dataset's root")
+    parser.add_argument("--link", action="store_true", help="hard-link the files of a bag instead of copying them")
+    _json_flag(parser)
+
+
+def _add_manifest(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands,
+        shared,
+        "manifest",
+        "manifest:run",
+        "describe a folder or a file as it is now, or check it against such a description",
+        [
+            "reprod manifest ./data --output data_manifest.json",
+            "reprod manifest ./data --include '*.csv' '*.json' --exclude '*.tmp' --algorithm md5 sha256",
+            "reprod manifest ./data --validate data_manifest.json",
+        ],
+    )
+    parser.add_argument("path", metavar="PATH", nargs="?", help="the folder or file")
+    parser.add_argument("--output", metavar="F", help="write it there; left out, or '-': to standard output")
+    for flag, metavar, text in (
+        ("--include", "P", "gitignore patterns"),
+        ("--exclude", "P", "they win over include"),
+        ("--algorithm", "A", "md5, sha1, sha256, sha512, blake2b, blake3; sha256 is always there"),
+        ("--metadata", "KEY=VALUE", "kept in the manifest"),
+    ):
+        parser.add_argument(flag, metavar=metavar, nargs="+", action=Values, default=[], help=text)
+    parser.add_argument("--max-files", metavar="N", type=int, help="only the first N files in the order of their paths")
+    parser.add_argument("--validate", metavar="F", help="compare the files with this manifest; exit 0, 1, 5 or 65")
+    depth_flags(parser)
+    _json_flag(parser)
+    parser.set_defaults(last_values=("", 0))
 
 
 def _add_demo(commands: "Commands", shared: argparse.ArgumentParser) -> None:

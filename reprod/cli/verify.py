@@ -1,90 +1,256 @@
-"""``reprod verify``: are the files what a version says? Reads every byte unless told otherwise. No daemon is needed."""
+"""``reprod verify``: are the files what a version or a manifest says? Reads every byte unless told otherwise.
+
+Also what ``reprod manifest PATH --validate F`` answers with: ``check`` is the same comparison, screen and exit code.
+"""
 
 import argparse
+import os
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from reprod.cli import codes, render
 from reprod.cli.place import locate
 from reprod.cli.screen import ProgressLine, Screen
+from reprod.errors import UsageError
+
+if TYPE_CHECKING:
+    from reprod.ops.sample import Mode, Sample
 
 # A terminal is no place for a million names; --json lists them all.
 _SHOWN = 50
 
 _REASONS = {"content": "other content", "size": "other size", "type": "other kind of file"}
 
+_WHY_UNREADABLE = {"vanished": "vanished while it was to be read", "unstable": "changed while it was read"}
+
 
 def run(args: argparse.Namespace) -> int:
-    """Verify; return 0 if valid and complete, 1 if something differs, 5 if something could not be read."""
+    """Verify; return 0 if nothing differs, 1 if something does, 5 if something could not be checked, 65 if damaged."""
+    from reprod.ops.manifest_file import is_manifest_file
+
+    if args.root is not None or is_manifest_file(args.ref):
+        return _check_file(args)
     from reprod.ops import verify
 
     place = locate(args)
     place.close()
+    if args.chain:
+        return _chain(args, place.state)
+    mode, sample = _mode(args)
     config = place.config()
     with ProgressLine(render.safe(args.ref)) as progress:
-        answer = verify.verify(place.state, config, args.ref, args.path, args.mode, _no_checkpoint, progress.show)
+        answer = verify.verify(place.state, config, args.ref, args.path, mode, _no_checkpoint, progress.show, sample)
+    return _tell(answer, as_json=args.json)
+
+
+def check(
+    manifest: str, root: str, *, mode: "Mode" = "full", sample: "Sample | None" = None, as_json: bool = False
+) -> int:
+    """Compare the files below ``root`` with the manifest in a file, say the result, and return the exit code.
+
+    :raises ReprodError: the manifest is damaged or hostile (65), or there is nothing at ``root`` (6).
+    """
+    from reprod.ops.manifest_file import read_claims
+    from reprod.ops.verify import validate
+
+    with ProgressLine(render.safe(os.path.basename(manifest))) as progress:
+        reading = {"phase": "reading the manifest"}
+        claims = read_claims(
+            manifest, lambda done, size: progress.show({**reading, "bytes": done, "total_bytes": size})
+        )
+        answer = validate(claims, os.path.abspath(root), mode=mode, sample=sample, ref=manifest, progress=progress.show)
+    return _tell(answer, as_json=as_json)
+
+
+def exit_code(answer: dict[str, Any]) -> int:
+    """Return 0, 1 or 5 for a verification's report."""
+    incomplete = answer.get("complete") is False or bool(answer.get("unreadable"))
+    differs = answer.get("differs")
+    if differs is None:
+        differs = any(answer.get(kind) for kind in ("missing", "mismatched", "extra"))
+    if not answer.get("valid") and not incomplete:
+        differs = True
+    return codes.worst(codes.DIFFERS if differs else codes.FINE, codes.INCOMPLETE if incomplete else codes.FINE)
+
+
+def _check_file(args: argparse.Namespace) -> int:
+    if args.root is not None and args.path is not None:
+        raise UsageError("both PATH and --root say where the files are", hint="give one of them")
+    root = args.root if args.root is not None else args.path
+    if root is None:
+        raise UsageError(f"where are the files that {args.ref} lists?", hint=f"reprod verify {args.ref} FOLDER")
+    if args.chain:
+        raise UsageError("--chain is of a dataset, a manifest has none", hint="reprod verify NAME --chain")
+    mode, sample = _mode(args)
+    return check(args.ref, root, mode=mode, sample=sample, as_json=args.json)
+
+
+def _chain(args: argparse.Namespace, state: Path) -> int:
+    """Recompute the hash chain over a dataset's version records, with --full also every version's digest.
+
+    Returns 65 if something is not what was sealed, 5 if something that once was is lost, else 0.
+    """
+    from reprod.ops.history import verify_chain
+
+    if args.path is not None or args.sample is not None or args.mode not in {None, "full"}:
+        raise UsageError("--chain is about the records, no file is looked at", hint=f"reprod verify {args.ref} --chain")
+    with ProgressLine(render.safe(args.ref)) as progress:
+        answer = verify_chain(state, args.ref, contents=args.mode == "full", progress=progress.show)
     if args.json:
+        print(render.to_json("verify-chain", answer))
+    else:
+        _show_chain(Screen(sys.stdout), answer)
+    complete = answer.get("complete", True)
+    return codes.worst(codes.FINE if answer["valid"] else codes.DAMAGED, codes.FINE if complete else codes.INCOMPLETE)
+
+
+def _mode(args: argparse.Namespace) -> "tuple[Mode, Sample | None]":
+    """Return how deep to look. Raises UsageError for a seed without a sample."""
+    from reprod.ops.sample import Sample
+
+    if args.sample is None:
+        if args.seed is not None:
+            raise UsageError("--seed says which files a sample takes, and there is none", hint="--sample 1% --seed 7")
+        return args.mode or "full", None
+    return "sampled", Sample(args.sample) if args.seed is None else Sample(args.sample, args.seed)
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def _tell(answer: dict[str, Any], *, as_json: bool) -> int:
+    if as_json:
         print(render.to_json("verify", answer))
     else:
         _show(Screen(sys.stdout), answer)
     return exit_code(answer)
 
 
-def exit_code(answer: dict[str, Any]) -> int:
-    """Return 0, 1 or 5 for a verification's report."""
-    incomplete = answer.get("complete") is False or bool(answer.get("unreadable"))
-    differs = any(answer.get(kind) for kind in ("missing", "mismatched", "extra"))
-    if not answer.get("valid") and not incomplete:
-        differs = True
-    return codes.worst(codes.DIFFERS if differs else codes.FINE, codes.INCOMPLETE if incomplete else codes.FINE)
-
-
 def _show(screen: Screen, answer: dict[str, Any]) -> None:
-    name = _name(answer)
-    code = exit_code(answer)
-    checked = render.plural(answer.get("checked_files") or 0, "file")
-    took = f"({checked}, {render.size(answer.get('bytes_hashed') or 0)} read, {render.duration(answer.get('seconds'))})"
-    if code == codes.FINE:
-        screen.prose(f"{screen.mark('good')} {name} is what was recorded {took}", colour="green")
-    elif code == codes.INCOMPLETE:
-        screen.prose(f"{screen.mark('warn')} {name} could not be verified as a whole {took}", colour="yellow")
-    else:
-        screen.prose(f"{screen.mark('bad')} {name} does not match what was recorded {took}", colour="red")
-    if not answer.get("content_verified", True):
-        screen.prose("content not read: sizes and times only", 2, "yellow")
+    screen.prose(*_headline(screen, answer))
+    _show_depth(screen, answer)
     for each in _mismatches(answer):
         screen.line(f"  {each}")
     moved = answer.get("moved") or []
-    for entry in moved[:_SHOWN]:
-        screen.line(f"  moved: {render.file_name(entry.get('from'))} → {render.file_name(entry.get('to'))}")
-    _listing(screen, "missing", _without(answer.get("missing"), [entry.get("from") for entry in moved[:_SHOWN]]))
-    _listing(screen, "not recorded", _without(answer.get("extra"), [entry.get("to") for entry in moved[:_SHOWN]]))
+    gone, come = ([render.file_name(_end(entry, key)) for entry in moved] for key in ("from", "to"))
+    for source, target in list(zip(gone, come, strict=True))[:_SHOWN]:
+        screen.line(f"  moved: {source} → {target}")
+    if len(moved) > _SHOWN:
+        screen.line(f"  moved: and {len(moved) - _SHOWN:,} more (--json lists them)")
+    _listing(screen, "missing", _without(answer.get("missing"), gone))
+    note = "" if answer.get("extra_fails", True) else " (nothing says that it should not be there)"
+    _listing(screen, "not recorded", _without(answer.get("extra"), come), note)
     _listing(screen, "not readable", answer.get("unreadable") or [])
+    _listing(screen, "written since, and not read", answer.get("unread") or [])
+    _listing(screen, "not known when it was recorded", answer.get("unknown") or [])
+    for warning in answer.get("manifest_warnings") or []:
+        screen.prose(f"{screen.mark('warn')} {render.safe(warning)}", 2, "yellow")
     expected, actual = answer.get("digest_expected"), answer.get("digest_actual")
-    if "digest_actual" in answer and expected != actual:
-        screen.prose(f"recorded {render.safe(expected or 'no digest')}", 2, "dim")
-        screen.prose(f"found    {render.safe(actual or 'no digest')}", 2, "dim")
+    if actual is not None and expected is not None and expected != actual:
+        screen.prose(f"recorded {render.safe(expected)}", 2, "dim")
+        screen.prose(f"found    {render.safe(actual)}", 2, "dim")
+
+
+def _show_chain(screen: Screen, answer: dict[str, Any]) -> None:
+    name, count = render.safe(answer["name"]), render.plural(answer["versions"], "version")
+    if answer["valid"]:
+        whole = "is whole" if answer.get("complete", True) else "has gaps"
+        mark, colour = ("good", "green") if answer.get("complete", True) else ("warn", "yellow")
+        screen.prose(f"{screen.mark(mark)} the chain of {name} {whole} ({count})", colour=colour)
+    else:
+        screen.prose(f"{screen.mark('bad')} the chain of {name} is broken ({count})", colour="red")
+    for entry in answer["broken"][:_SHOWN]:
+        screen.line(f"  version {entry['version']}: {render.safe(entry['reason'])}")
+    for entry in (answer.get("lost") or [])[:_SHOWN]:
+        run = f", which run {render.safe(entry['run_id'])} recorded" if entry.get("run_id") else ""
+        screen.line(f"  lost: version {entry['version']}{run}")
+    if answer.get("contents_verified"):
+        screen.prose(f"{render.plural(answer['contents_checked'], 'digest')} computed again from the entries", 2, "dim")
+    head = answer.get("head")
+    if head:
+        screen.prose(f"head {render.safe(head['chain'])} (version {head['version']})", 2, "dim")
+
+
+def _headline(screen: Screen, answer: dict[str, Any]) -> tuple[str, int, str]:
+    name, code = _name(answer), exit_code(answer)
+    checked = render.plural(_files(answer), "file")
+    links = answer.get("checked_links") or 0
+    if links:
+        checked += f", {render.plural(links, 'link')}"
+    took = f"({checked}, {render.size(answer.get('bytes_hashed') or 0)} read, {render.duration(answer.get('seconds'))})"
+    if code == codes.INCOMPLETE:
+        return f"{screen.mark('warn')} {name} could not be verified as a whole {took}", 0, "yellow"
+    if code != codes.FINE:
+        return f"{screen.mark('bad')} {name} does not match what was recorded {took}", 0, "red"
+    if answer.get("content_verified", True):
+        return f"{screen.mark('good')} {name} is what was recorded {took}", 0, "green"
+    return f"{screen.mark('good')} {name}: nothing differs in what was checked {took}", 0, "green"
+
+
+def _show_depth(screen: Screen, answer: dict[str, Any]) -> None:
+    """Say what was not looked at, and what the result rests on."""
+    sample = answer.get("sample")
+    if sample:
+        chances = sample["detection_probability"]
+        files = f"{answer.get('hashed_files', 0):,} of {render.plural(_files(answer), 'file')}"
+        drawn = f"a random {sample['percent']:g} % (seed {sample['seed']}) and " if sample["percent"] else ""
+        screen.prose(f"content of {files} read: {drawn}every file with other times", 2, "yellow")
+        told = ", ".join(f"{_percent(chance)} if it is in {count}" for count, chance in chances.items())
+        if sample["percent"]:
+            screen.prose(f"chance of finding silent damage: {told}", 2, "dim")
+    elif answer.get("mode", "quick") == "quick" and not answer.get("content_verified", True):
+        screen.prose("content not read: sizes and times only", 2, "yellow")
+    if answer.get("weak"):
+        screen.prose("only md5 or sha1: shows damage, not what somebody changed on purpose", 2, "yellow")
+    metadata = answer.get("metadata_only_count") or 0
+    if metadata:
+        screen.prose(f"other times or permissions: {metadata:,} (the content is equal where it was read)", 2, "dim")
+
+
+def _files(answer: dict[str, Any]) -> int:
+    return int(answer.get("checked_files") or 0) - int(answer.get("checked_links") or 0)
+
+
+def _percent(chance: float) -> str:
+    return "over 99.9 %" if 0.999 < chance < 1 else f"{100 * chance:.3g} %"
 
 
 def _name(answer: dict[str, Any]) -> str:
+    if answer.get("root") is not None:
+        return render.safe(answer["root"])
     ref, version = render.safe(answer.get("ref")), answer.get("version")
     return ref if version is None or ref.endswith(f"@{version}") else f"{ref}@{version}" if ":" not in ref else ref
 
 
-def _without(entries: list[Any] | None, told: list[Any]) -> list[Any]:
-    """Return the entries that were not told already: a moved file is missing here and new there."""
-    return [entry for entry in entries or [] if entry not in told]
+def _end(entry: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return one end of a move as an entry with a path."""
+    encoded = entry.get(f"{key}_b64")
+    return {"path": entry.get(key), **({"path_b64": encoded} if encoded else {})}
+
+
+def _without(entries: list[Any] | None, told: list[str]) -> list[Any]:
+    """Return the entries that were not told already, as they are shown: a moved file is missing here and new there."""
+    known = set(told)
+    return [entry for entry in entries or [] if render.file_name(entry) not in known]
 
 
 def _mismatches(answer: dict[str, Any]) -> list[str]:
     lines = []
     found = answer.get("mismatched") or []
+    kinds = {str(entry.get("path")): entry for entry in answer.get("type_changes") or []}
     for entry in found[:_SHOWN]:
         reason = _REASONS.get(str(entry.get("reason")), render.safe(entry.get("reason")))
         if entry.get("silent"):
             reason += " behind unchanged size and times (silent corruption)"
-        detail = f"{_value(entry.get('expected'))} → {_value(entry.get('actual'))}"
-        lines.append(f"modified: {render.file_name(entry)}  {reason}  {detail}")
+        if "expected_size" in entry:
+            before, after = entry["expected_size"], entry["actual_size"]
+        elif entry.get("reason") == "type" and str(entry.get("path")) in kinds:
+            kind = kinds[str(entry.get("path"))]
+            before, after = kind["expected"], kind["actual"]
+        else:
+            before, after = entry.get("expected"), entry.get("actual")
+        lines.append(f"modified: {render.file_name(entry)}  {reason}  {_value(before)} → {_value(after)}")
     if len(found) > _SHOWN:
         lines.append(f"modified: and {len(found) - _SHOWN:,} more (--json lists them)")
     return lines
@@ -94,10 +260,13 @@ def _value(value: object) -> str:
     return render.size(value) if isinstance(value, int) else render.digest(value) if value else "-"
 
 
-def _listing(screen: Screen, label: str, entries: list[Any]) -> None:
+def _listing(screen: Screen, label: str, entries: list[Any], note: str = "") -> None:
     for entry in entries[:_SHOWN]:
-        problem = f"  {render.safe(entry['problem'])}" if isinstance(entry, dict) and entry.get("problem") else ""
-        screen.line(f"  {label}: {render.file_name(entry)}{problem}")
+        problem = ""
+        if isinstance(entry, dict) and entry.get("problem"):
+            word = str(entry["problem"])
+            problem = f"  {render.safe(_WHY_UNREADABLE.get(word, word))}"
+        screen.line(f"  {label}: {render.file_name(entry)}{problem}{note}")
     if len(entries) > _SHOWN:
         screen.line(f"  {label}: and {len(entries) - _SHOWN:,} more (--json lists them)")
 

@@ -6,7 +6,15 @@ Names are loaded on first use: the command line needs ``places`` in milliseconds
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reprod.config.edit import DEFAULT_EXCLUDE, add_dataset, nested_in, remove_dataset
+    from reprod.config.edit import (
+        DEFAULT_EXCLUDE,
+        Edit,
+        add_dataset,
+        move_dataset,
+        nested_in,
+        remove_dataset,
+        rename_dataset,
+    )
     from reprod.config.parse import load
     from reprod.config.places import config_file, listen_path, socket_candidates, state_dir
     from reprod.config.values import (
@@ -16,6 +24,7 @@ if TYPE_CHECKING:
         Misconfigured,
         MlflowConfig,
         ScanConfig,
+        StoreConfig,
         WatchConfig,
     )
 
@@ -23,17 +32,21 @@ __all__ = [
     "DEFAULT_EXCLUDE",
     "Config",
     "DatasetConfig",
+    "Edit",
     "EnvironmentConfig",
     "Misconfigured",
     "MlflowConfig",
     "ScanConfig",
+    "StoreConfig",
     "WatchConfig",
     "add_dataset",
     "config_file",
     "listen_path",
     "load",
+    "move_dataset",
     "nested_in",
     "remove_dataset",
+    "rename_dataset",
     "socket_candidates",
     "state_dir",
 ]
@@ -41,8 +54,11 @@ __all__ = [
 _HOME = {
     "DEFAULT_EXCLUDE": "edit",
     "add_dataset": "edit",
+    "Edit": "edit",
+    "move_dataset": "edit",
     "nested_in": "edit",
     "remove_dataset": "edit",
+    "rename_dataset": "edit",
     "load": "parse",
     "config_file": "places",
     "listen_path": "places",

@@ -1,17 +1,20 @@
 """Changing what is registered: one file for each dataset in datasets.d, written whole or not at all.
 
 The files are the one truth; a daemon learns of a change by ``reload``. Nothing is overwritten: a name that is taken is
-refused, even if two people add it at the same moment (the file appears by link(2)).
+refused, even if two people add it at the same moment (the file appears by link(2)). Another place or another name is an
+``Edit``: checked first, then made, and taken back if the daemon refuses it.
 """
 
 import json
 import os
+import re
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reprod.config.parse import parse_dataset
-from reprod.config.values import Config
+from reprod.config.values import Config, DatasetConfig
 from reprod.core.run import DATASET_NAME
 from reprod.errors import (
     ConfigError,
@@ -75,6 +78,97 @@ def remove_dataset(config: Config, name: str) -> Path:
     except OSError as error:
         raise StateError(f"{target} cannot be removed: {error.strerror}", hint=_who_may(config.folder)) from error
     return target
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of one file that was checked and not made yet: its new path and text, and what they were."""
+
+    old: Path
+    new: Path
+    text_before: str
+    text: str
+
+    def make(self) -> None:
+        """Make it. Raises UsageError if the new name was taken meanwhile, StateError."""
+        if self.new != self.old:
+            _rename(self.old, self.new)
+        if self.text != self.text_before:
+            _replace(self.new, self.text)
+
+    def take_back(self) -> None:
+        """Undo it. Raises UsageError, StateError."""
+        if self.text != self.text_before:
+            _replace(self.new, self.text_before)
+        if self.new != self.old:
+            _rename(self.new, self.old)
+
+
+def move_dataset(config: Config, name: str, path: str) -> Edit:
+    """Return the edit that gives a dataset another root; all else in its file stays as it is.
+
+    Raises NotFoundError, UsageError (the same place, another dataset's, inside STATE), DatasetUnavailableError (no such
+    path), StateError, ConfigError (a file in which the path cannot be told from the rest).
+    """
+    target, text = _read_known(config, name)
+    absolute = os.path.abspath(os.path.expanduser(path))
+    known = next((item for item in config.datasets if item.name == name), None)
+    if known is not None and os.path.abspath(known.path) == absolute:
+        raise UsageError(f"{name} is at {absolute} already", hint="reprod scan looks for changes there")
+    for item in config.datasets:
+        if item.name != name and os.path.realpath(item.path) == os.path.realpath(absolute):
+            raise UsageError(f"{absolute} is the dataset {item.name}", hint="two names for one place are two histories")
+    changed, count = _PATH_LINE.subn(lambda found: f"{found[1]}{_string(absolute)}{found[2]}", text, count=1)
+    try:
+        moved = parse_dataset(name, changed, target, config.state_dir)
+    except ConfigError as error:
+        raise UsageError(error.message.removeprefix(f"{target}: "), hint=error.hint) from error
+    if not count or moved.path != absolute or (known is not None and not _same_but_path(known, moved)):
+        raise ConfigError(f"{target}: cannot tell which line is the path", hint='write it as one line: path = "..."')
+    _check_root(absolute)
+    if known is not None and os.path.exists(known.path) and os.path.isfile(known.path) != os.path.isfile(absolute):
+        raise UsageError(
+            f"{known.path} and {absolute} are not both folders or both files",
+            hint="register the other one under a name of its own: reprod dataset add",
+        )
+    return Edit(target, target, text, changed)
+
+
+def rename_dataset(config: Config, old: str, new: str) -> Edit:
+    """Return the edit that gives a dataset another name. Raises NotFoundError, UsageError (a bad or taken name)."""
+    target, text = _read_known(config, old)
+    if not DATASET_NAME.match(new):
+        raise UsageError(
+            f"{new!r} cannot be a dataset's name",
+            hint="a name is 1 to 128 of A-Z a-z 0-9 . _ - and begins with a letter or digit",
+        )
+    renamed = config.folder / f"{new}.toml"
+    _refuse_taken(new, renamed)
+    return Edit(target, renamed, text, text)
+
+
+# The value of the key `path` on one line: basic or literal string, and a comment after it.
+_PATH_LINE = re.compile(
+    r"""^([ \t]*["']?path["']?[ \t]*=[ \t]*)(?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*')([ \t]*(?:\#.*)?)$""", re.MULTILINE
+)
+
+
+def _same_but_path(a: DatasetConfig, b: DatasetConfig) -> bool:
+    return replace(a, path=b.path) == b
+
+
+def _read_known(config: Config, name: str) -> tuple[Path, str]:
+    target = config.folder / f"{name}.toml"
+    known = [item.name for item in config.datasets] + [item.name for item in config.misconfigured]
+    if name not in known:
+        raise NotFoundError(
+            f"there is no dataset {name!r} in {config.folder}",
+            hint=did_you_mean(name, known) or "list them: reprod dataset list",
+        )
+    try:
+        return target, target.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateError(f"{target} cannot be read: {error}", hint=_who_may(config.folder)) from error
 
 
 def nested_in(config: Config) -> list[tuple[str, str]]:
@@ -161,6 +255,37 @@ def _write_new(name: str, target: Path, text: str) -> None:
             os.close(folder)
     except OSError as error:
         raise StateError(f"{target} cannot be written: {error.strerror}", hint=_who_may(target.parent)) from error
+
+
+def _replace(target: Path, text: str) -> None:
+    """Put ``text`` in the place of a file's content, whole or not at all; who may read it stays as it was."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("x", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), stat.S_IMODE(target.stat().st_mode))
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StateError(f"{target} cannot be written: {error.strerror}", hint=_who_may(target.parent)) from error
+
+
+def _rename(old: Path, new: Path) -> None:
+    """Rename a file and overwrite none: the new name is taken by an empty file first, and then at once by ours."""
+    try:
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        _refuse_taken(new.stem, new)
+        raise
+    except OSError as error:
+        raise StateError(f"{new} cannot be written: {error.strerror}", hint=_who_may(new.parent)) from error
+    try:
+        old.replace(new)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise StateError(f"{old} cannot be renamed: {error.strerror}", hint=_who_may(old.parent)) from error
 
 
 def _who_may(folder: Path) -> str:

@@ -22,6 +22,7 @@ from reprod.config.values import (
     Misconfigured,
     MlflowConfig,
     ScanConfig,
+    StoreConfig,
     WatchConfig,
 )
 from reprod.core.run import DATASET_NAME
@@ -31,6 +32,7 @@ from reprod.errors import ConfigError, did_you_mean
 MAX_BYTES = 1024 * 1024
 
 _DAY = 86400.0
+_LONGEST_DAYS = 36_500  # a century: "for ever" in every practical sense, and no overflow in nanoseconds
 # Below 0.2 s a poll would mostly load the tracking server; above a day or a month a mistyped unit is likelier.
 _SECTIONS: Mapping[str, Mapping[str, checks.Check]] = {
     "mlflow": {
@@ -47,7 +49,16 @@ _SECTIONS: Mapping[str, Mapping[str, checks.Check]] = {
         "backend": checks.choice("auto", "watchfiles", "poll"),
         "reconcile_seconds": checks.number(0.2, 30 * _DAY, "seconds"),
     },
-    "scan": {"workers": checks.integer(0, 64, "a count of workers, 0 for as many as help")},
+    "scan": {
+        "workers": checks.integer(0, 64, "a count of workers, 0 for as many as help"),
+        "read_mb_per_second": checks.number(0, 1_000_000, "megabytes (10^6 bytes) a second, 0 for no limit,"),
+        "stats_per_second": checks.number(0, 100_000_000, "files a second, 0 for no limit,"),
+    },
+    "store": {
+        "keep_days": checks.number(0, _LONGEST_DAYS, "days"),
+        "keep_daily_days": checks.number(0, _LONGEST_DAYS, "days"),
+        "max_gb": checks.number(0, 1_000_000, "gigabytes (10^9 bytes), 0 for no cap,"),
+    },
 }
 _DATASET: Mapping[str, checks.Check] = {
     "path": checks.path,
@@ -81,6 +92,7 @@ def load(explicit: str | None = None, *, tracking: bool = True) -> Config:
         environment=EnvironmentConfig(**tables["environment"]),
         watch=WatchConfig(**tables["watch"]),
         scan=ScanConfig(**tables["scan"]),
+        store=StoreConfig(**tables["store"]),
         datasets=datasets,
         misconfigured=misconfigured,
         file=file,

@@ -44,14 +44,31 @@ class WatchConfig:
 
 @dataclass(frozen=True, slots=True)
 class ScanConfig:
-    """How files are hashed; ``workers`` = 0 means as many as help."""
+    """How files are walked and hashed; 0: as many workers as help, as much as the disks give."""
 
     workers: int = 0
+    read_mb_per_second: float = 0.0
+    stats_per_second: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """How long history is kept: every version for ``keep_days``, then one a UTC day for ``keep_daily_days``.
+
+    ``max_gb`` (10^9 bytes a dataset's file; 0: no cap) lets the daily ones go earlier. What a run used stays for ever.
+    """
+
+    keep_days: float = 7.0
+    keep_daily_days: float = 90.0
+    max_gb: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetConfig:
-    """One registered dataset; ``file`` is its datasets.d file, None for one made in code."""
+    """One registered dataset; ``file`` is its datasets.d file, None for one made in code.
+
+    ``until`` is for the generator alone: the last path of the set, in byte order, where ``max_files`` cuts it.
+    """
 
     name: str
     path: str
@@ -60,6 +77,7 @@ class DatasetConfig:
     algorithms: tuple[str, ...] = ("sha256",)
     symlinks: SymlinkPolicy = "record"
     file: Path | None = None
+    until: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +108,4 @@ class Config:
     folder: Path
     state_dir: Path
     socket: Path
+    store: StoreConfig = StoreConfig()

@@ -29,13 +29,13 @@ def file_line(digest: bytes, name: bytes) -> bytes:
     return b"%b  %b\n" % (digest.hex().encode(), name)
 
 
-def file_lines(files: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return ``(key, line)`` for many ``(name, sha256)``: what ``file_line`` gives, at half its cost."""
-    names = b"".join([name for name, _ in files])
-    if b"\\" in names or b"\n" in names or b"\r" in names:
-        return [(name, file_line(sha256, name)) for name, sha256 in files]
-    digests = b"".join([sha256 for _, sha256 in files]).hex().encode()
-    return [(file[0], b"%b  %b\n" % (digests[64 * i : 64 * i + 64], file[0])) for i, file in enumerate(files)]
+def file_lines(names: Sequence[bytes], digests: Sequence[bytes]) -> list[bytes]:
+    """Return what ``file_line`` gives for each of many, at half its cost."""
+    together = b"".join(names)
+    if b"\\" in together or b"\n" in together or b"\r" in together:
+        return [file_line(sha256, name) for name, sha256 in zip(names, digests, strict=True)]
+    text = b"".join(digests).hex().encode()
+    return [b"%b  %b\n" % (text[64 * i : 64 * i + 64], name) for i, name in enumerate(names)]
 
 
 def directory_line(node: bytes, name: bytes) -> bytes:

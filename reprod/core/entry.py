@@ -5,6 +5,7 @@ can be skipped; it is compared by inequality, never by ``>``. Times are integer 
 """
 
 import os
+import re
 import stat
 from base64 import b64encode
 from dataclasses import dataclass, field
@@ -79,12 +80,19 @@ class Entry:
     mode: int = 0
 
 
+#: What Windows takes for an absolute path or a drive; here it is a name like any other.
+ABSOLUTE_ELSEWHERE = re.compile(rb"\\|[A-Za-z]:[\\/]")
+
+
 def named(path: bytes, key: str = "path") -> dict[str, str]:
-    """Return a path for JSON: its display form under ``key``, and ``KEY_b64`` where the bytes are not UTF-8."""
-    try:
-        return {key: path.decode("utf-8")}
-    except UnicodeDecodeError:
-        return {key: display(path), f"{key}_b64": b64encode(path).decode()}
+    """Return a path for JSON: its display form under ``key``, and ``KEY_b64`` where that does not say it all.
+
+    So it is where the bytes are not UTF-8, and where another system would read the name as an absolute path.
+    """
+    text = display(path)
+    if text.encode("utf-8") == path and not ABSOLUTE_ELSEWHERE.match(path):
+        return {key: text}
+    return {key: text, f"{key}_b64": b64encode(path).decode()}
 
 
 def display(path: bytes) -> str:

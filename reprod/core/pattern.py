@@ -23,7 +23,8 @@ class Selection:
     """What a dataset takes from its root. Part of a version's record, never part of its digest.
 
     ``ignore`` are the lines of ``.reprodignore`` as they were when the walk began. ``only`` restricts the set to one
-    direct child: a dataset that is a single file is a directory that holds only that file.
+    direct child: a dataset that is a single file is a directory that holds only that file. ``until`` ends the set after
+    this path, in the order of the paths' bytes: where ``max_files`` cut it, which a manifest says for itself.
     """
 
     include: tuple[str, ...] = ()
@@ -32,10 +33,11 @@ class Selection:
     symlinks: Symlinks = "record"
     only: bytes | None = None
     algorithms: tuple[str, ...] = ("sha256",)
+    until: bytes | None = None
 
     def takes_file(self, path: bytes) -> bool:
         """Whether the file or link at ``path`` belongs to the set, its directories being selected."""
-        if self.only is not None and path != self.only:
+        if (self.only is not None and path != self.only) or (self.until is not None and path > self.until):
             return False
         name = path.decode("latin-1")
         if self._excluded is not None and self._excluded.match_file(name):
@@ -46,12 +48,14 @@ class Selection:
         """Whether to descend into ``path``: an excluded directory is never listed, and nothing below it comes back."""
         if self.only is not None:
             return path == b""
+        if self.until is not None and path + b"/" > self.until and path:
+            return False
         return path == b"" or self._excluded is None or not self._excluded.match_file(path.decode("latin-1") + "/")
 
     @property
     def everything(self) -> bool:
         """Whether nothing is left out, so that no path needs a look."""
-        return not (self.include or self.exclude or self.ignore or self.only)
+        return not (self.include or self.exclude or self.ignore or self.only or self.until)
 
     @cached_property
     def _included(self) -> Any:

@@ -29,14 +29,16 @@ from reprod.daemon import systemd
 from reprod.daemon.control import Control
 from reprod.daemon.courier import Courier
 from reprod.daemon.lock import locked
+from reprod.daemon.pruner import Pruner
 from reprod.daemon.reload import reload
 from reprod.daemon.sampler import Sampler
 from reprod.daemon.tracking import Tracking
 from reprod.daemon.trigger import Trigger
 from reprod.daemon.work import DatasetWork
 from reprod.errors import ConfigError, NotFoundError, ReprodError, StateError, TrackingError
+from reprod.fs.pace import Limits
 from reprod.sinks.protocol import SinkError
-from reprod.store import files, outbox, registry
+from reprod.store import files, outbox, registry, rehome
 
 #: A thread that hangs in the kernel (a dead mount) must not keep the process: everything worth keeping is committed.
 STOP_DEADLINE_S = 1.8
@@ -86,6 +88,7 @@ class Daemon:
         self.registry_set_aside = opened.set_aside
         self.pid = os.getpid()
         self.started_ns = time.time_ns()
+        self.limits = Limits(config.scan.read_mb_per_second, config.scan.stats_per_second)
         self.works: dict[str, DatasetWork] = {}
         self._stuck: StateError | None = None
         self._stuck_until_s = 0.0
@@ -96,6 +99,7 @@ class Daemon:
         self.trigger = Trigger(self)
         self.courier = Courier(self)
         self.sampler = Sampler(self)
+        self.pruner = Pruner(self)
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._ended: dict[str, anyio.Event] = {}
         self._group: TaskGroup | None = None
@@ -110,12 +114,14 @@ class Daemon:
             await group.start(self._obey_signals, name="signals")
             await group.start(Control(self).run, name="control")
             await group.start(self.tracking.run, name="tracking")
+            await self.settle_names()
             for dataset in self.config.datasets:
                 await self.add(dataset)
             self.say_disabled()
             group.start_soon(self.trigger.run, name="trigger")
             group.start_soon(self.courier.run, name="courier")
             group.start_soon(self.sampler.run, name="sampler")
+            group.start_soon(self.pruner.run, name="pruner")
             group.start_soon(self._watch_clock, name="clock")
             group.start_soon(self._pet_watchdog, name="watchdog")
             self.log.info(
@@ -132,13 +138,19 @@ class Daemon:
 
     async def add(self, dataset: DatasetConfig) -> None:
         """Take a dataset in: watch it, walk it, keep it up to date."""
-        work = DatasetWork(dataset, self.config, self.records, self.log, self._note_whole)
+        work = DatasetWork(dataset, self.config, self.limits, self.records, self.log, self._note_whole)
         self.works[dataset.name] = work
         scope = self._scopes[dataset.name] = anyio.CancelScope()
         self._ended[dataset.name] = anyio.Event()
         if self._group is not None:
             await self._group.start(partial(self._keep_working, work, scope), name=f"dataset {dataset.name}")
         self.log.info("dataset.added", dataset=dataset.name, path=dataset.path, watch=work.watch.mode)
+
+    async def settle_names(self) -> None:
+        """Carry out what `dataset move` and `dataset rename` have left to do, while none of these is at work."""
+        roots = {d.name: os.fsencode(d.path) for d in self.config.datasets}
+        with suppress(StateError):  # then it is done when the dataset's file is opened
+            await to_thread.run_sync(rehome.settle, self.config.state_dir, self.records, roots)
 
     async def remove(self, name: str) -> None:
         """Let a dataset go; its history stays. Returns when its work has ended, so that its file can be opened anew."""

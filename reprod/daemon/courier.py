@@ -130,8 +130,8 @@ class Courier:
         daemon.records.write(settle)
         return result.state, result.ended, result.renamed
 
-    def _open_dataset(self, name: str) -> Database:
-        return files.open_dataset_readonly(self._daemon.config.state_dir, name)[0]
+    def _open_dataset(self, name: str, seq: int, at_ns: int) -> Database:
+        return files.open_dataset_readonly(self._daemon.config.state_dir, name, seq=seq, at_ns=at_ns)[0]
 
     def _take_error(self, row: outbox.Delivery, error: SinkError) -> None:
         daemon, now = self._daemon, time.time_ns()

@@ -20,9 +20,11 @@ from reprod.core.entry import named
 from reprod.core.environment import ProcessContext, convert, encode
 from reprod.core.manifest import rfc3339
 from reprod.core.run import dataset_names
+from reprod.daemon.pruner import prune_all
 from reprod.daemon.status import progress, status
 from reprod.daemon.work import DatasetWork, Request
 from reprod.errors import IncompleteError, NotFoundError, StateError, UsageError, did_you_mean
+from reprod.ops import rehome
 from reprod.store import snapshots
 
 if TYPE_CHECKING:
@@ -210,6 +212,20 @@ async def purge(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _noti
     return {"purged": name}
 
 
+async def prune(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
+    """Forget old versions of one dataset or of all, or say what would be forgotten."""
+    name = str(params["name"]) if params.get("name") else None
+    return {"datasets": await prune_all(daemon, name, dry_run=bool(params.get("dry_run")))}
+
+
+async def intend(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
+    """Note that a dataset is to be moved or renamed (neither: no more), before its configuration says so."""
+    known = await to_thread.run_sync(
+        rehome.intend, daemon.records, str(params["name"]), params.get("moving_to"), params.get("renaming_to")
+    )
+    return {"known": known}
+
+
 def _own_context(params: dict[str, Any], caller: Caller) -> ProcessContext | None:
     """Return the context in a request if it is of this boot and, while that process lives, of the caller's user."""
     import json
@@ -244,6 +260,8 @@ METHODS: dict[str, tuple[Needs, Callable[["Daemon", dict[str, Any], Caller, Noti
     "scan": ("change", scan),
     "snapshot": ("change", snapshot),
     "purge": ("change", purge),
+    "prune": ("change", prune),
+    "intend": ("change", intend),
     "announce": ("any", announce),
     "handover": ("any", handover),
 }

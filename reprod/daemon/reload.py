@@ -11,6 +11,7 @@ from anyio import to_thread
 
 from reprod.config import Config, load, nested_in
 from reprod.errors import ConfigError
+from reprod.fs.pace import Limits
 
 if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
@@ -38,8 +39,10 @@ async def reload(daemon: "Daemon") -> dict[str, Any]:
         socket=old.socket,
         mlflow=replace(fresh.mlflow, tracking_uri=old.mlflow.tracking_uri),
     )
-    answer = await _align(daemon, old, daemon.config)
-    daemon.trigger.ring()
+    try:
+        answer = await _align(daemon, old, daemon.config)
+    finally:  # also where the registry is damaged: the trigger meets that too, and ends the daemon
+        daemon.trigger.ring()
     return {**answer, "restart_needed": [key for key, same in fixed.items() if not same]}
 
 
@@ -47,9 +50,11 @@ async def _align(daemon: "Daemon", old: Config, new: Config) -> dict[str, Any]:
     was, now = {d.name: d for d in old.datasets}, {d.name: d for d in new.datasets}
     changed = {name for name in was.keys() & now.keys() if was[name] != now[name]}
     if (old.watch, old.scan) != (new.watch, new.scan):
+        daemon.limits = Limits(new.scan.read_mb_per_second, new.scan.stats_per_second)
         changed = was.keys() & now.keys()
     for name in sorted((was.keys() - now.keys()) | changed):
         await daemon.remove(name)
+    await daemon.settle_names()
     for name in sorted((now.keys() - was.keys()) | changed):
         await daemon.add(now[name])
     daemon.say_disabled()

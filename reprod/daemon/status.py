@@ -33,6 +33,8 @@ EVENTS = frozenset({
     "dataset.change_unannounced",
     "dataset.crashed",
     "dataset.failed",
+    "dataset.prune_failed",
+    "dataset.pruned",
     "dataset.rebuilt",
     "dataset.refreshed",
     "dataset.removed",
@@ -69,7 +71,10 @@ def status(daemon: "Daemon", name: str | None = None) -> dict[str, Any]:
     counts = daemon.records.read(outbox.counts)
     works = [w for w in daemon.works.values() if name in {None, w.dataset.name}]
     known = {row.name: row for row in daemon.records.read(registry.datasets)}
-    datasets = [{**_dataset(work), **_last_known(work, known.get(work.dataset.name))} for work in works]
+    datasets = [
+        {**_dataset(work), **_last_known(work, known.get(work.dataset.name)), "history": daemon.pruner.document(work)}
+        for work in works
+    ]
     datasets += [
         _misconfigured(m.name, m.message, m.hint) for m in daemon.config.misconfigured if name in {None, m.name}
     ]
@@ -92,6 +97,11 @@ def status(daemon: "Daemon", name: str | None = None) -> dict[str, Any]:
             "oldest_waiting_seconds": round((now - counts.oldest_ns) / 1e9, 3) if counts.oldest_ns else None,
         },
         "datasets": sorted(datasets, key=lambda d: str(d["name"])),
+        "store": {
+            "keep_days": daemon.config.store.keep_days,
+            "keep_daily_days": daemon.config.store.keep_daily_days,
+            "max_gb": daemon.config.store.max_gb,
+        },
         "environment": {
             "digest": daemon.sampler.host_digest,
             "taken_at": rfc3339(daemon.sampler.last_ns) if daemon.sampler.last_ns else None,
@@ -129,7 +139,7 @@ def _dataset(work: DatasetWork) -> dict[str, Any]:
 
 def _last_known(work: DatasetWork, known: registry.KnownDataset | None) -> dict[str, Any]:
     """Return what an earlier daemon knew of a dataset that this one has not seen yet: it is away, or just began."""
-    if work.report is not None or known is None or not known.seq or known.root != os.fsencode(work.dataset.path):
+    if work.report is not None or known is None or not known.sealed_ns or known.root != os.fsencode(work.dataset.path):
         return {}
     return {
         "files": known.files,
@@ -228,6 +238,10 @@ def _dataset_needs(shown: dict[str, Any]) -> list[dict[str, str]]:
         first = f"first: {problems[0]['path']} ({problems[0]['problem']})" if problems else f"reprod scan {name}"
         count = shown["problem_count"]
         needs.append(_need(f"{name}: {count} entries cannot be read or keep changing: no digest", first))
+    over = (shown.get("history") or {}).get("over_bytes")
+    if over:
+        cure = "runs and the last keep_days need it: raise [store] max_gb, or lower keep_days"
+        needs.append(_need(f"the database of {name} is {over / 1e9:.1f} GB over max_gb", cure))
     reason = str(shown["watch_reason"] or "")
     if shown["watch"] == "poll" and not reason.startswith("configured"):
         needs.append(_need(f"{name} is polled, not watched: {reason}", "changes are found by walking"))

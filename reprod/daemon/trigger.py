@@ -19,7 +19,7 @@ from reprod.errors import ReprodError, StateError
 from reprod.fs.mounts import settle_slack_ns
 from reprod.ops.publish import Walked, publish, slack_ns
 from reprod.sinks.protocol import SinkError
-from reprod.store import outbox, snapshots
+from reprod.store import outbox, registry, snapshots
 
 if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
@@ -129,7 +129,7 @@ class Trigger:
         daemon = self._daemon
         context = ProcessContext.parse(run.context) if run.context else None
         slack = slack_ns(context, daemon.boots, daemon.config.mlflow.clock_slack_seconds)
-        names = dataset_names(run.dataset)
+        names = await to_thread.run_sync(self._present_names, run, delivery.created_ns)
         walked: list[Walked] = []
         async with anyio.create_task_group() as group:
             for name in names:
@@ -153,6 +153,11 @@ class Trigger:
                 datasets={d.name: d.seq if d.digest else d.bound for d in snapshot.datasets},
                 environment=snapshot.environment[:12] if snapshot.environment else None,
             )
+
+    def _present_names(self, run: PendingRun, noticed_ns: int) -> list[str]:
+        """Return what the run's datasets are called now: one may have been renamed since the run was noticed."""
+        known = self._daemon.records.read(registry.Names)
+        return list(dict.fromkeys(known.present(name, noticed_ns) for name in dataset_names(run.dataset)))
 
     async def _walk(self, name: str, walked: list[Walked], run: PendingRun, slack: int) -> None:
         """Walk a dataset for a run. A walk that begins within the slack of its start proves nothing: let that pass."""

@@ -26,9 +26,10 @@ from reprod.daemon.dirty import DirtySet, Lease
 from reprod.daemon.view import WatchView, watch_without
 from reprod.daemon.watcher import WatchService
 from reprod.errors import DamagedError, DatasetUnavailableError, ReprodError, StateError
+from reprod.fs.pace import Limits
+from reprod.ops.findings import Counts
 from reprod.ops.plan import Order
 from reprod.ops.refresh import Report, Settings, refresh
-from reprod.ops.scan import Counts
 from reprod.store import files, registry, timeline
 from reprod.store.connection import Database
 
@@ -71,6 +72,7 @@ class DatasetWork:
         self,
         dataset: DatasetConfig,
         config: Config,
+        limits: Limits,
         records: Database,
         log: Any,
         on_whole: Callable[[], Awaitable[None]],
@@ -87,7 +89,7 @@ class DatasetWork:
         self.last_change_ns: int | None = None
         self.confirmed_ns: int | None = None
         self.db: Database | None = None
-        self._config, self._records, self._log = config, records, log.bind(dataset=dataset.name)
+        self._config, self._limits, self._records, self._log = config, limits, records, log.bind(dataset=dataset.name)
         self._on_whole = on_whole
         self._wake = anyio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -252,7 +254,7 @@ class DatasetWork:
             db,
             self.dataset,
             order,
-            Settings(str(self._config.state_dir), self._config.scan.workers),
+            Settings(str(self._config.state_dir), self._config.scan.workers, self._limits),
             watch=WatchView(self.watch, lease, self.dirty),
             checkpoint=from_thread.check_cancelled,
             progress=self._note_progress,

@@ -1,35 +1,39 @@
 """The verb that writes a snapshot to its run, through the MLflow child. Idempotent: every attempt writes the same.
 
 Files are made anew from the pinned version and the stored environment for each attempt, in a folder of STATE that is
-removed afterwards: both never change, and the times in them are frozen in the snapshot.
+removed afterwards: both never change, and the times in them are frozen in the snapshot. A large manifest is stored
+first, once for all runs (``reprod.ops.upload``), and the run refers to it.
 """
 
-import gzip
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from reprod.core import manifest
-from reprod.core.entry import Entry
+from reprod.core import digest, manifest
+from reprod.core.entry import Entry, Kind
 from reprod.core.environment import Environment, artifacts, decode
 from reprod.core.manifest import Header
 from reprod.core.run import ENDED, Payload, PendingRun
 from reprod.core.snapshot import BoundDataset, Snapshot
+from reprod.errors import DamagedError
 from reprod.ops import payload
+from reprod.ops.upload import CHECK_AGAIN_S, Server, Stored, ensure_stored
 from reprod.sinks.child import MlflowChild
-from reprod.sinks.protocol import SinkError, Taken
-from reprod.store import outbox, snapshots, versions
+from reprod.sinks.protocol import STORE_EXPERIMENT, SinkError, Taken
+from reprod.store import listing, outbox, snapshots, versions
 from reprod.store.connection import Database
 
-#: Opens a dataset's file by name, for reading, with a connection of its own: a large manifest must not hold up a seal.
-OpenDataset = Callable[[str], Database]
+#: Opens the file that holds a version, for reading: ``(name, version, when the name was recorded)``, since names and
+#: roots change. With a connection of its own: a large manifest must not hold up a seal.
+OpenDataset = Callable[[str, int, int], Database]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,11 @@ def deliver(
     scratch: Path,
     *,
     max_inline_files: int,
+    check_again_s: float = CHECK_AGAIN_S,
 ) -> Delivered:
     """Write the frozen snapshot of ``delivery`` to its run: artifacts, input, metrics, tags, params if ended, state.
+
+    Manifests that were uploaded before are looked for again after ``check_again_s`` seconds.
 
     :raises SinkError: the tracking server is unreachable, refuses, or the run is gone; ``kind`` says which.
     """
@@ -67,9 +74,10 @@ def deliver(
     environment = _environment(records, snapshot)
     run = _current(child, delivery)
     ended = run.status in ENDED
+    server = Server(records, child, delivery.tracking_uri, scratch, check_again_s)
     folder = Path(tempfile.mkdtemp(prefix="delivery-", dir=scratch))
     try:
-        files = _write_files(folder, snapshot, environment, open_dataset, max_inline_files)
+        files = _write_files(folder, snapshot, environment, server, open_dataset, max_inline_files)
         metrics = payload.metrics(snapshot)
         taken = _prepared(records, delivery, child, files, metrics)
         for path in set(files).intersection(taken.artifacts_taken):  # the user's own: ours goes beside it
@@ -149,7 +157,12 @@ def _environment(records: Database, snapshot: Snapshot) -> Environment | None:
 
 
 def _write_files(
-    folder: Path, snapshot: Snapshot, environment: Environment | None, open_dataset: OpenDataset, max_inline_files: int
+    folder: Path,
+    snapshot: Snapshot,
+    environment: Environment | None,
+    server: Server,
+    open_dataset: OpenDataset,
+    max_inline_files: int,
 ) -> list[str]:
     """Write every artifact below ``folder``; return their paths on the run."""
     if environment is not None:
@@ -162,15 +175,24 @@ def _write_files(
     for dataset in snapshot.datasets:
         if dataset.digest is not None and dataset.seq is not None:
             target = folder / "data_manifest" / dataset.name if several else folder / "data_manifest"
-            with closing(open_dataset(dataset.name)) as db:
-                _write_manifest(target, dataset, snapshot, db, max_inline_files)
+            target.mkdir(parents=True, exist_ok=True)
+            with closing(open_dataset(dataset.name, dataset.seq, snapshot.created_ns)) as db:
+                _require_same(db, dataset, dataset.seq)
+                _write_manifest(target / "data_manifest.json", dataset, snapshot, db, server, max_inline_files)
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+def _require_same(db: Database, dataset: BoundDataset, seq: int) -> None:
+    """Raise DamagedError if the file has another content under this number: then the run is bound again."""
+    found = db.read(lambda c: versions.version(c, seq)).digest
+    if found is None or digest.text(found) != dataset.digest:
+        raise DamagedError(f"{dataset.name}@{seq} is not the version that was recorded", hint="it is bound again")
+
+
 def _write_manifest(
-    folder: Path, dataset: BoundDataset, snapshot: Snapshot, db: Database, max_inline_files: int
+    path: Path, dataset: BoundDataset, snapshot: Snapshot, db: Database, server: Server, max_inline_files: int
 ) -> None:
-    """Write ``data_manifest.json``: all files up to the limit, above it a header beside ``SHA256SUMS.gz``."""
+    """Write ``data_manifest.json``: all files up to the limit, above it a header that refers to a store run."""
     seq = dataset.seq or 0
     header = Header(
         data_path=dataset.root,
@@ -182,31 +204,37 @@ def _write_manifest(
         version=seq,
         selection=db.read(lambda c: versions.record(c, seq))["selection"],
     )
-    if (dataset.files or 0) <= max_inline_files:
-        document = db.read(lambda c: manifest.document(header, versions.entries(c, seq)))
+    entries = _few_entries(dataset, db, max_inline_files)
+    if entries is not None:
+        path.write_bytes(b"".join(manifest.document_chunks(header, entries)))
     else:
-        folder.mkdir(parents=True, exist_ok=True)
-        # No name and no time in it: the same version gives the same bytes.
-        with open(folder / "SHA256SUMS.gz", "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
-            document = db.read(
-                lambda c: manifest.document(header, _packing(versions.entries(c, seq), packed), list_files=False)
-            )
-        document["files_in"] = "SHA256SUMS.gz"
-    _put(folder / "data_manifest.json", json.dumps(document, indent=2, ensure_ascii=False).encode())
+        document = _referring(header, dataset, server, db)
+        path.write_bytes(json.dumps(document, indent=2).encode())
 
 
-def _packing(entries: Iterable[Entry], packed: gzip.GzipFile) -> Iterator[Entry]:
-    """Pass entries on, and write their SHA256SUMS lines on the way: one pass over a version of any size."""
-    for some in batched(entries, 4096):
-        packed.write(b"".join(manifest.sums(some)))
-        yield from some
+def _few_entries(dataset: BoundDataset, db: Database, limit: int) -> list[Entry] | None:
+    """Return a version's entries if it has at most ``limit`` files, and as many of all else that would be listed."""
+    if (dataset.files or 0) > limit:
+        return None
+    seq = dataset.seq or 0
+    found = db.read(lambda c: list(islice(listing.entries(c, seq), 2 * limit + 1)))
+    others = sum(entry.content.kind is not Kind.FILE for entry in found)
+    return found if len(found) <= 2 * limit and others <= limit else None
 
 
-def batched(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
-    """Yield lists of up to ``size`` (itertools.batched, which Python 3.11 lacks)."""
-    rest = iter(entries)
-    while some := list(islice(rest, size)):
-        yield some
+def _referring(header: Header, dataset: BoundDataset, server: Server, db: Database) -> dict[str, Any]:
+    """Return the manifest of a large version: what is listed lies on a store run, which is found by the digest."""
+    node = bytes.fromhex((dataset.digest or "").removeprefix(digest.PREFIX))
+    stored = ensure_stored(server, Stored(dataset.name, dataset.seq or 0, node, db))
+    document = manifest.document(header, (), list_files=False)
+    size = dataset.bytes or 0
+    document["summary"] |= {
+        "total_files": dataset.files,
+        "total_size_bytes": size,
+        "total_size_human": manifest.human_size(size),
+    }
+    document["reference"] = {"digest": dataset.digest, "experiment": STORE_EXPERIMENT, "run_id": stored.run_id}
+    return document
 
 
 def _put(path: Path, content: bytes) -> None:

@@ -1,33 +1,54 @@
-"""The verb that says what lies between two references: two versions, or a version and the files as they are now."""
+"""The verb that says what lies between two states: two versions, a version and the files now, manifest files.
+
+Versions of one dataset are compared under one root only; a manifest file can be compared with anything, by the
+algorithms that both sides have.
+"""
 
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reprod.config import Config
 from reprod.core import digest
-from reprod.core.delta import Delta, compare
+from reprod.core.comparable import HashedSet, bring_together, common_algorithm, of_claims, of_contents
+from reprod.core.delta import Change, Delta, compare
 from reprod.core.entry import Content, Kind, Problem, named
 from reprod.core.pattern import Selection
 from reprod.errors import NotFoundError, UsageError
 from reprod.fs.root import open_root
+from reprod.ops.manifest_file import is_manifest_file, read_claims
 from reprod.ops.observe import Seen, observe
-from reprod.ops.reference import Reference, last_used, open_version, require_version, resolve
+from reprod.ops.reference import Reference, last_used, open_version, require_one_epoch, require_version, resolve
 from reprod.ops.refresh import state_inodes
-from reprod.store import versions
+from reprod.store import listing, versions
 from reprod.store.connection import Database
 
+Checkpoint = Callable[[], None]
 
-def diff(
-    state: Path, config: Config, a: str, b: str | None, checkpoint: Callable[[], None] = lambda: None
-) -> dict[str, Any]:
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One side as the answer names it, with what it holds."""
+
+    document: dict[str, Any]
+    held: HashedSet
+
+
+def diff(state: Path, config: Config, a: str, b: str | None, checkpoint: Checkpoint = lambda: None) -> dict[str, Any]:
     """Return what leads from ``a`` to ``b``.
 
     ``NAME`` alone: from what a run last used (else the newest version) to now.
 
-    :raises UsageError: the two are of different datasets.
+    :raises UsageError: the two are of different datasets or roots. :raises IncompleteError: a version was pruned.
+    :raises DamagedError: a manifest is damaged or hostile.
     """
+    files = [text for text in (a, b) if text is not None and is_manifest_file(text)]
+    if files:
+        if b is None:
+            raise UsageError(f"{a} is a manifest file: compare it with what?", hint=f"reprod diff {a} NAME@N")
+        return _compare_sets(_side(state, config, a, checkpoint), _side(state, config, b, checkpoint))
     first = resolve(state, a)
     second = resolve(state, b) if b is not None else Reference(first.name, first.name, None)
     if first.name != second.name:
@@ -36,39 +57,46 @@ def diff(
         )
     if first.seq is None and second.seq is None:
         first = last_used(state, first.name) or first
-    db = open_version(state, first)
-    try:
+    with closing(open_version(state, first)) as db:
+        require_one_epoch(state, first, second)
         newest = db.read(versions.newest)
         if newest is None:
             raise NotFoundError(f"{first.name} has no version yet", hint=f"reprod scan {first.name}")
         if first.seq is None and second.seq is None:
             first = Reference(f"{first.name}@{newest.seq}", first.name, newest.seq)
-        before, after = _sides(db, state, config, first, second, checkpoint)
-        return _document(db, first, second, compare(before, after))
-    finally:
-        db.close()
+        return _between(db, state, config, first, second, checkpoint)
 
 
-def _sides(
-    db: Database, state: Path, config: Config, first: Reference, second: Reference, checkpoint: Callable[[], None]
-) -> tuple[dict[bytes, Content], dict[bytes, Content]]:
-    """Return both contents, at least where they may differ."""
+# --- versions and now ------------------------------------------------------------------------------------------------
+
+
+def _between(
+    db: Database, state: Path, config: Config, first: Reference, second: Reference, checkpoint: Checkpoint
+) -> dict[str, Any]:
     a, b = first.seq, second.seq
     if a is not None and b is not None:
         require_version(db, second)
-        return db.read(lambda c: versions.contents_between(c, a, b))
-    sealed = a if a is not None else b
-    if sealed is None:  # pragma: no cover - the caller made one of them a version
-        raise UsageError("now cannot be compared with now", hint="NAME@N NAME")
-    then = {e.path: e.content for e in db.read(lambda c: list(versions.entries(c, sealed)))}
-    seen = _now(db, state, config, first.name, checkpoint)
-    barred = tuple(path + b"/" if path else b"" for path in seen.unlisted)
-    now = {p: replace(c, sha256=None, problem=Problem.UNREADABLE) for p, c in then.items() if p.startswith(barred)}
-    now.update(seen.contents)
-    return (then, now) if a is not None else (now, then)
+        before, after = db.read(lambda c: versions.contents_between(c, a, b))
+        whole = True
+    else:
+        sealed = a if a is not None else b or 0
+        then = {e.path: e.content for e in db.read(lambda c: list(listing.entries(c, sealed)))}
+        seen = _now(db, state, config, first.name, checkpoint)
+        now = _unknown_below(then, seen.unlisted)
+        now.update(seen.contents)
+        whole = not seen.unlisted and all(c.problem is None for c in seen.contents.values())
+        before, after = (then, now) if a is not None else (now, then)
+    a_side, b_side = (_version_document(db, reference, whole=whole) for reference in (first, second))
+    return _document(a_side, b_side, compare(before, after), algorithm="sha256")
 
 
-def _now(db: Database, state: Path, config: Config, name: str, checkpoint: Callable[[], None]) -> Seen:
+def _unknown_below(then: dict[bytes, Content], unlisted: list[bytes]) -> dict[bytes, Content]:
+    """What is below a directory that cannot be listed is unknown, not gone."""
+    barred = tuple(path + b"/" if path else b"" for path in unlisted)
+    return {p: replace(c, sha256=None, problem=Problem.UNREADABLE) for p, c in then.items() if p.startswith(barred)}
+
+
+def _now(db: Database, state: Path, config: Config, name: str, checkpoint: Checkpoint) -> Seen:
     dataset = next((d for d in config.datasets if d.name == name), None)
     if dataset is None:
         raise NotFoundError(f"{name} is not registered any more", hint="compare two versions: NAME@1 NAME@2")
@@ -84,16 +112,67 @@ def _now(db: Database, state: Path, config: Config, name: str, checkpoint: Calla
         return observe(root, selection, db, read_all=False, skip=skip, checkpoint=checkpoint)
 
 
-def _document(db: Database, first: Reference, second: Reference, delta: Delta) -> dict[str, Any]:
+def _version_document(db: Database, reference: Reference, *, whole: bool) -> dict[str, Any]:
+    """Return one side for JSON. ``whole``: whether all of it was seen, where it is the files as they are now."""
+    seq = reference.seq
+    if seq is None:
+        return {**reference.document(), "digest": None, "complete": whole}
+    found = db.read(lambda c: versions.version(c, seq)).digest
+    return {**reference.document(), "digest": digest.text(found) if found else None, "complete": found is not None}
+
+
+# --- manifest files --------------------------------------------------------------------------------------------------
+
+
+def _side(state: Path, config: Config, text: str, checkpoint: Checkpoint) -> _Side:
+    if is_manifest_file(text):
+        claims = read_claims(text)
+        held = of_claims(claims)
+        shown = {"ref": text, "name": None, "version": None, "run_id": None, "digest": claims.digest}
+        return _Side({**shown, "complete": held.complete}, held)
+    reference = resolve(state, text)
+    with closing(open_version(state, reference)) as db:
+        seq = reference.seq
+        if seq is not None:
+            held = of_contents({e.path: e.content for e in db.read(lambda c: list(listing.entries(c, seq)))})
+        else:
+            seen = _now(db, state, config, reference.name, checkpoint)
+            held = of_contents(seen.contents, tuple(seen.unlisted))
+        return _Side(_version_document(db, reference, whole=held.complete), held)
+
+
+def _compare_sets(a: _Side, b: _Side) -> dict[str, Any]:
+    before, after, incomparable = bring_together(a.held, b.held)
+    return _document(
+        a.document,
+        b.document,
+        compare(before, after),
+        algorithm=common_algorithm(a.held, b.held),
+        incomparable=incomparable,
+    )
+
+
+# --- the answer ------------------------------------------------------------------------------------------------------
+
+
+def _document(
+    a: dict[str, Any],
+    b: dict[str, Any],
+    delta: Delta,
+    *,
+    algorithm: str | None,
+    incomparable: frozenset[bytes] = frozenset(),
+) -> dict[str, Any]:
     return {
-        "a": {**first.document(), "digest": _digest(db, first)},
-        "b": {**second.document(), "digest": _digest(db, second)},
+        "a": a,
+        "b": b,
         "different": bool(delta),
-        "added": [{**named(c.path), "size": c.after.size if c.after else 0} for c in delta.added],
-        "removed": [{**named(c.path), "size": c.before.size if c.before else 0} for c in delta.removed],
-        "modified": [_modified(c.path, c.before, c.after) for c in delta.modified if c.before and c.after],
+        "algorithm": algorithm,
+        "added": [{**named(c.path), "size": _size(c.after)} for c in delta.added],
+        "removed": [{**named(c.path), "size": _size(c.before)} for c in delta.removed],
+        "modified": [_modified(c, c.before, c.after, incomparable) for c in delta.modified if c.before and c.after],
         "renamed": [
-            {**named(r.source, "from"), **named(r.target, "to"), "size": r.content.size} for r in delta.renamed
+            {**named(r.source, "from"), **named(r.target, "to"), "size": _size(r.content)} for r in delta.renamed
         ],
         "summary": {
             "added": len(delta.added),
@@ -105,26 +184,28 @@ def _document(db: Database, first: Reference, second: Reference, delta: Delta) -
     }
 
 
-def _digest(db: Database, reference: Reference) -> str | None:
-    if reference.seq is None:
-        return None
-    seq = reference.seq
-    found = db.read(lambda c: versions.version(c, seq)).digest
-    return digest.text(found) if found else None
-
-
-def _modified(path: bytes, before: Content, after: Content) -> dict[str, Any]:
+def _modified(change: Change, before: Content, after: Content, incomparable: frozenset[bytes]) -> dict[str, Any]:
+    problem = after.problem.word if after.problem else None
     return {
-        **named(path),
-        "size_a": before.size,
-        "size_b": after.size,
+        **named(change.path),
+        "size_a": _size(before),
+        "size_b": _size(after),
         "digest_a": before.sha256.hex() if before.sha256 else None,
         "digest_b": after.sha256.hex() if after.sha256 else None,
-        "problem_b": after.problem.word if after.problem else None,
+        "problem_a": before.problem.word if before.problem else None,
+        "problem_b": "no common hash" if change.path in incomparable else problem,
     }
 
 
 def _growth(delta: Delta) -> int:
-    added = sum(c.after.size for c in delta.added if c.after and c.after.kind is Kind.FILE)
-    removed = sum(c.before.size for c in delta.removed if c.before and c.before.kind is Kind.FILE)
-    return added - removed + sum(c.after.size - c.before.size for c in delta.modified if c.before and c.after)
+    """Return by how many bytes the regular files grew."""
+    changes = (*delta.added, *delta.removed, *delta.modified)
+    return sum(_bytes(c.after) - _bytes(c.before) for c in changes)
+
+
+def _bytes(content: Content | None) -> int:
+    return max(content.size, 0) if content is not None and content.kind is Kind.FILE else 0
+
+
+def _size(content: Content | None) -> int | None:
+    return content.size if content is not None and content.size >= 0 else None

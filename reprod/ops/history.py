@@ -1,81 +1,97 @@
-"""The verb that tells a dataset's versions, and the one that forgets a dataset for good."""
+"""The verbs that tell a dataset's versions, check their chain, and forget a dataset for good.
+
+A name's history is that of its present root first, and then of the roots before it (epochs), each with its own file;
+numbers and chain go on from one to the next.
+"""
 
 from collections import defaultdict
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from reprod.core import digest
 from reprod.core.manifest import rfc3339
-from reprod.core.snapshot import Snapshot
 from reprod.errors import NotFoundError, StateError
-from reprod.store import files, outbox, registry, versions
+from reprod.ops.chain import verify_chain
+from reprod.ops.reference import open_epochs
+from reprod.store import files, registry, uses, versions
 from reprod.store.connection import Database
+
+__all__ = ["log", "purge", "verify_chain"]
+
+#: Versions that say more than that entries changed: the root and the selection since then are told with them.
+_TELLING = frozenset({"first", "selection", "moved", "root", "rebuilt"})
 
 
 def log(state: Path, name: str) -> list[dict[str, Any]]:
-    """Return the versions of a dataset, newest first, each with the runs that used it.
+    """Return the versions of a dataset, newest first, each with the runs that used it; forgotten ones say so.
 
     :raises NotFoundError: no dataset of that name was ever scanned here.
     """
-    db, _ = files.open_dataset_readonly(state, name)
-    try:
-        found = db.read(versions.versions)
-    finally:
-        db.close()
     runs = _runs_by_version(state, name)
-    return [
-        {
-            "version": v.seq,
-            "sealed_at": rfc3339(v.sealed_ns),
-            "digest": digest.text(v.digest) if v.digest else None,
-            "complete": v.digest is not None,
-            "files": v.files,
-            "bytes": v.size,
-            "added": v.added,
-            "modified": v.modified,
-            "removed": v.removed,
-            "reason": v.reason,
-            "runs": runs.get(v.seq, []),
-        }
-        for v in reversed(found)
-    ]
+    found: list[dict[str, Any]] = []
+    for number, present_root, db in open_epochs(state, name):
+        root = present_root
+        with closing(db):
+            for version in db.read(versions.versions):
+                selection = None
+                if version.reason in _TELLING:
+                    record = db.read(lambda c, seq=version.seq: versions.record(c, seq))  # type: ignore[misc]
+                    root, selection = record["root"], record["selection"]
+                found.append(_row(version, number, root, selection, runs.get(version.seq, [])))
+    return found[::-1]
+
+
+def _row(
+    version: versions.Version, epoch: int, root: str, selection: dict[str, Any] | None, runs: list[str]
+) -> dict[str, Any]:
+    return {
+        "version": version.seq,
+        "sealed_at": rfc3339(version.sealed_ns),
+        "digest": digest.text(version.digest) if version.digest else None,
+        "complete": version.digest is not None,
+        "pruned": version.pruned,
+        "files": version.files,
+        "bytes": version.size,
+        "added": version.added,
+        "modified": version.modified,
+        "removed": version.removed,
+        "reason": version.reason,
+        "selection": selection,
+        "epoch": epoch,
+        "root": root,
+        "chain": version.chain.hex(),
+        "runs": runs,
+    }
+
+
+def _runs_by_version(state: Path, name: str) -> dict[int, list[str]]:
+    runs: dict[int, list[str]] = defaultdict(list)
+    with closing(files.open_registry_readonly(state)) as records:
+        for use in records.read(lambda c: list(uses.uses(c, name))):
+            if use.run_id not in runs[use.seq]:
+                runs[use.seq].append(use.run_id)
+    return runs
 
 
 def purge(state: Path, name: str, records: Database | None = None) -> None:
-    """Delete the history of a dataset: its file and its row. ``records`` is the open registry of a running daemon.
+    """Delete the history of a dataset: its files and its row. ``records`` is the open registry of a running daemon.
 
-    :raises NotFoundError: there is none. :raises StateError: the file cannot be deleted.
+    :raises NotFoundError: there is none. :raises StateError: a file cannot be deleted.
     """
     own = records is None
     records = records or files.open_registry(state).db
     try:
-        known = records.read(lambda c: registry.dataset(c, name))
-        if known is None:
+        if records.read(lambda c: registry.dataset(c, name)) is None:
             raise NotFoundError(f"no dataset named {name!r}", hint="reprod dataset list")
-        records.write(lambda c: registry.purge(c, name))
-        for suffix in ("", "-wal", "-shm"):
-            try:
-                (state / "datasets" / (known.file + suffix)).unlink(missing_ok=True)
-            except OSError as error:
-                raise StateError(
-                    f"cannot delete the history of {name}: {error.strerror}", hint=f"check {state}"
-                ) from error
+        for file in records.write(lambda c: registry.purge(c, name)):
+            for suffix in ("", "-wal", "-shm"):
+                try:
+                    (state / "datasets" / (file + suffix)).unlink(missing_ok=True)
+                except OSError as error:
+                    raise StateError(
+                        f"cannot delete the history of {name}: {error.strerror}", hint=f"check {state}"
+                    ) from error
     finally:
         if own:
             records.close()
-
-
-def _runs_by_version(state: Path, name: str) -> dict[int, list[str]]:
-    records = files.open_registry_readonly(state)
-    try:
-        rows = records.read(outbox.snapshots_newest_first)
-    finally:
-        records.close()
-    runs: dict[int, list[str]] = defaultdict(list)
-    for run_id, snapshot in rows:
-        for dataset in msgspec.json.decode(snapshot, type=Snapshot).datasets:
-            if dataset.name == name and dataset.seq is not None:
-                runs[dataset.seq].append(run_id)
-    return runs

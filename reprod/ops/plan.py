@@ -47,6 +47,7 @@ def select(dataset: DatasetConfig, root: Root) -> Selection:
         symlinks=dataset.symlinks,
         only=root.only,
         algorithms=dataset.algorithms,
+        until=dataset.until,
     )
 
 
@@ -54,19 +55,22 @@ def make_plan(db: Database, root: Root, selection: Selection, order: Order, now_
     """Compare root and selection with what they were, and remember what they are now."""
     known = db.read(meta.read)
     first = db.read(versions.newest) is None
-    same_root = _same_root(root, known, accept=order.accept_root)
+    ordered = known.moving == "ordered"  # a person said so: this is where the data is from now on
+    same_root = _same_root(root, known, accept=order.accept_root or ordered)
     boot = mounts.boot_id() or ""
-    continued = same_root and known.boot_id == boot and known.identity is not None
+    continued = same_root and known.boot_id == boot and known.identity is not None and not ordered
     continued = continued and _identity(known.identity).identical(root.identity)
     since = known.root_since_ns if continued and known.root_since_ns else known_since_ns(root, now_ns)
+    since = max(since, known.epoch_ns or 0)
     moved = known.identity is not None and not continued
-    if moved and known.boot_id != boot and same_root:
+    if moved and known.boot_id != boot and same_root and not ordered:
         moved = False  # ids change over a reboot; since when it is this one is counted afresh, that is all
     record = selection.record()
     reselected = known.selection is not None and known.selection != record
     moved = moved or known.pending_root
     rehash = order.rehash or (known.algorithms is not None and known.algorithms != list(selection.algorithms))
     unfinished = known.pending_selection
+    moving = ordered or (known.moving == "seen" and known.pending_root)
     db.write(
         lambda c: meta.write(
             c,
@@ -75,10 +79,11 @@ def make_plan(db: Database, root: Root, selection: Selection, order: Order, now_
             root_since_ns=since,
             pending_root=moved,
             pending_selection=reselected or unfinished,
+            moving="seen" if moving else None,
             root=os.fsencode(root.path),
         )
     )
-    reason = "first" if first else "selection" if reselected or unfinished else "change"
+    reason = "first" if first else "selection" if reselected or unfinished else "moved" if moving else "change"
     return Plan(order.paths is None or first or reason != "change" or moved or rehash, rehash, reason, since, moved)
 
 

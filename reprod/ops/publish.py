@@ -73,16 +73,21 @@ def publish(
 
 def _bind(item: Walked, start_ns: int, slack: int, owner: str) -> BoundDataset:
     """Return what one dataset was when the run started, and pin that version."""
-    binding = bind(item.db.read(timeline.marks), start_ns, max(slack, _stamp_slack_ns(item.db)))
-    version = None
-    if binding.seq is not None:
-        seq = binding.seq
-        version = item.db.read(lambda c: versions.version(c, seq))
-        item.db.write(lambda c: versions.pin(c, seq, owner, time.time_ns()))
+    slack = max(slack, _stamp_slack_ns(item.db))
+
+    def decide(c: snapshots.Connection) -> tuple[Binding, versions.Version | None]:
+        found = bind(timeline.marks(c), start_ns, slack)
+        if found.seq is None:
+            return found, None
+        versions.pin(c, found.seq, owner, time.time_ns())
+        return found, versions.version(c, found.seq)
+
+    # One transaction: between the verdict and its pin the version must not be pruned.
+    binding, version = item.db.write(decide)
     complete = version is not None and version.digest is not None
     return BoundDataset(
         name=item.config.name,
-        root=item.config.path,
+        root=item.config.path if version is None else _root_of(item.db, version.seq),
         bound=binding.bound,
         assurance=binding.assurance if complete else None,
         seq=binding.seq,
@@ -97,6 +102,11 @@ def _bind(item: Walked, start_ns: int, slack: int, owner: str) -> BoundDataset:
         retry=not complete and (item.error is not None or binding.incomplete),
         candidates=() if complete else tuple(_candidate(item.db, seq) for seq in binding.candidates),
     )
+
+
+def _root_of(db: Database, seq: int) -> str:
+    """Return where the data lay when the version was sealed: it may have moved since."""
+    return str(db.read(lambda c: versions.record(c, seq))["root"])
 
 
 def _stamp_slack_ns(db: Database) -> int:

@@ -16,11 +16,14 @@ from reprod.core.entry import Problem, display
 from reprod.core.pattern import Selection
 from reprod.errors import DatasetUnavailableError
 from reprod.fs import mounts
+from reprod.fs.disk import gains_from_readers, seeks
+from reprod.fs.pace import Limits
 from reprod.fs.pool import HashPool
 from reprod.fs.root import open_root
 from reprod.fs.watch import DEBOUNCE_MS, STEP_MS
+from reprod.ops.findings import Counts, Findings
 from reprod.ops.plan import Order, Plan, make_plan, select
-from reprod.ops.scan import Counts, Scan
+from reprod.ops.scan import Scan
 from reprod.store import changes, index, meta, versions
 from reprod.store.connection import Database
 from reprod.store.timeline import Evidence
@@ -73,6 +76,7 @@ class Settings:
 
     state_dir: str
     workers: int = 0
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,8 @@ def refresh(
             slack_ns=slack_ns,
             extra=tuple(a for a in dataset.algorithms if a != "sha256"),
             workers=settings.workers,
+            slow=not gains_from_readers(root.identity.fs_type, root.identity.device),
+            pace=settings.limits.reads,
         ) as pool:
             scan = Scan(
                 db,
@@ -130,12 +136,15 @@ def refresh(
                 skip=state_inodes(settings.state_dir),
                 rehash=plan.rehash,
                 hinted=frozenset(watch.hints().paths),
+                pace=settings.limits.stats,
+                share_stats=pool.workers > 1 and not seeks(root.identity.device),
             )
             if plan.full:
                 scan.everything()
             else:
                 scan.paths(order.paths or ())
             scan.finish()
+            found = scan.found
         if not root.is_still_there():
             raise DatasetUnavailableError(
                 f"{dataset.path} was replaced or unmounted while it was walked",
@@ -143,19 +152,19 @@ def refresh(
             )
     hints = watch.settled() if plan.full else watch.hints()
     whole = whole_since is not None and whole_since < began and watch.whole_since_ns() == whole_since
-    evidence = _evidence(db, scan, hints, plan, began if plan.full else None, whole=whole)
-    sealed = db.write(lambda c: _seal(c, scan, evidence, plan, dataset, selection, began))
+    evidence = _evidence(db, found, hints, plan, began if plan.full else None, whole=whole)
+    sealed = db.write(lambda c: _seal(c, found, evidence, plan, dataset, selection, began))
     newest = sealed or db.read(versions.newest)
     if newest is None:  # cannot be: the first refresh always seals
         raise DatasetUnavailableError(f"{dataset.path} has no version", hint="reprod scan")
     return Report(
         version=newest,
         sealed=sealed is not None,
-        touched=scan.counts.touched > 0,
+        touched=found.counts.touched > 0,
         full=plan.full,
         walk_ns=began,
-        counts=scan.counts,
-        problems=tuple(scan.problems),
+        counts=found.counts,
+        problems=tuple(found.problems),
         unannounced=0 if evidence.gap_kind != "unannounced" else 1,
         seconds=(time.time_ns() - began) / 1e9,
         fs_type=root.identity.fs_type,
@@ -171,15 +180,15 @@ def state_inodes(state_dir: str) -> frozenset[tuple[int, int]]:
     return frozenset({(st.st_dev, st.st_ino)})
 
 
-def _evidence(db: Database, scan: Scan, hints: Hints, plan: Plan, walk_ns: int | None, *, whole: bool) -> Evidence:
+def _evidence(db: Database, found: Findings, hints: Hints, plan: Plan, walk_ns: int | None, *, whole: bool) -> Evidence:
     gap_kind = None
     if not whole:
         gap_kind = "not watched"
-    elif walk_ns is not None and plan.reason == "change" and not _announced(scan, hints):
+    elif walk_ns is not None and plan.reason == "change" and not _announced(found, hints):
         gap_kind = "unannounced"  # a walk found what no event told of: the watch lost something
     # Nobody knows since when, but the last walk saw everything.
     gap_from = (db.read(meta.read).last_walk_ns or 0) if gap_kind else None
-    seen = scan.changed_paths or scan.changed_directories
+    seen = found.changed_paths or found.changed_directories
     return Evidence(
         now_ns=time.time_ns(),
         walk_ns=walk_ns,
@@ -191,13 +200,13 @@ def _evidence(db: Database, scan: Scan, hints: Hints, plan: Plan, walk_ns: int |
     )
 
 
-def _announced(scan: Scan, hints: Hints) -> bool:
+def _announced(found: Findings, hints: Hints) -> bool:
     """Whether all that the walk found had been hinted at: the path, a directory above it, or a directory's child."""
     if hints.everything:
         return True
     parents = {path.rpartition(b"/")[0] for path in hints.paths}
-    return all(_covered(path, hints.paths) for path in scan.changed_paths) and all(
-        path in parents or _covered(path, hints.paths) for path in scan.changed_directories
+    return all(_covered(path, hints.paths) for path in found.changed_paths) and all(
+        path in parents or _covered(path, hints.paths) for path in found.changed_directories
     )
 
 
@@ -212,7 +221,7 @@ def _covered(path: bytes, hinted: Mapping[bytes, int]) -> bool:
 
 def _seal(
     c: index.Connection,
-    scan: Scan,
+    found: Findings,
     evidence: Evidence,
     plan: Plan,
     dataset: DatasetConfig,
@@ -221,16 +230,16 @@ def _seal(
 ) -> Version | None:
     """One transaction: deletions, version or touch or proof, and what the next refresh compares with."""
     seq, has_base = index.open_version(c)
-    for file_id in dict.fromkeys(scan.gone_files):
+    for file_id in dict.fromkeys(found.gone_files):
         changes.remove_file(c, file_id, seq, has_base)
-    for directory_id in dict.fromkeys(scan.gone_directories):
+    for directory_id in dict.fromkeys(found.gone_directories):
         changes.remove_directory(c, directory_id, seq, has_base)
-    if scan.gone_files or scan.gone_directories:
-        changes.note_touched(c, len(scan.gone_files) + len(scan.gone_directories))
+    if found.gone_files or found.gone_directories:
+        changes.note_touched(c, len(found.gone_files) + len(found.gone_directories))
     if plan.born_now or plan.reason == "selection":
         changes.note_pending(c, [evidence.now_ns], 1)
-    if scan.vanished:  # it happened during this scan, and no ctime says when
-        changes.note_pending(c, [began, evidence.now_ns], scan.vanished)
+    if found.vanished:  # it happened during this scan, and no ctime says when
+        changes.note_pending(c, [began, evidence.now_ns], found.vanished)
     described: dict[str, object] = {"root": display(os.fsencode(dataset.path)), "selection": selection.record()}
     version = versions.seal(c, evidence, described, plan.reason)
     if plan.full:

@@ -1,29 +1,52 @@
-"""The verb that reads the bytes again: are the files what a sealed version says?
+"""The verb that looks at the files again: are they what a sealed version says, or what somebody's manifest claims?
 
-Nothing is refreshed first. Other bytes under the fingerprint that the index has is silent corruption; other bytes under
-another one is a modification. ``quick`` compares stats only and says that content was not read.
+Nothing is refreshed first. Modes: ``full`` reads every byte; ``uncached`` also, from the disk rather than the page
+cache; ``sampled`` reads a random part and whatever has another stat; ``quick`` reads nothing. Other bytes under the
+fingerprint that the index has is silent corruption; other bytes under another one is a modification.
 """
 
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from reprod.config import Config
-from reprod.core import digest
-from reprod.core.delta import compare
-from reprod.core.entry import Content, Kind, display, named
+from reprod.config.places import known_state_dir
+from reprod.core.claims import Claims
+from reprod.core.entry import Kind
 from reprod.core.pattern import Selection
-from reprod.errors import NotFoundError
-from reprod.fs.root import open_root
-from reprod.ops.observe import Seen, observe
-from reprod.ops.reference import Reference, open_version, resolve
+from reprod.errors import DamagedError, IncompleteError, NotFoundError
+from reprod.fs.root import Root, open_root
+from reprod.ops.compare import Comparison, Depth
+from reprod.ops.observe import Look
+from reprod.ops.reference import open_version, require_version, resolve
 from reprod.ops.refresh import state_inodes
-from reprod.store import versions
+from reprod.ops.sample import Mode, Sample, drop_cached
+from reprod.ops.version_claims import claims_of_version, place_of, referenced
+from reprod.store import meta, versions
 from reprod.store.connection import Database
 
-Mode = Literal["full", "quick"]
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What to compare with what. ``db`` is the index of the same files, where there is one."""
+
+    claims: Claims
+    root_path: str
+    selection: Selection
+    db: Database | None
+    mode: Mode
+    sample: Sample | None
+    extra_fails: bool
+    top: bytes
+    only: bytes | None
+    skip: frozenset[tuple[int, int]]
 
 
 def verify(
@@ -33,140 +56,217 @@ def verify(
     path: str | None,
     mode: Mode,
     checkpoint: Callable[[], None],
-    progress: Callable[[dict[str, Any]], None] = lambda _: None,
+    progress: Progress = lambda _: None,
+    sample: Sample | None = None,
 ) -> dict[str, Any]:
-    """Compare the files of a dataset with a version, its newest where ``ref`` names none; docs/cli.md has the result.
+    """Compare the files of a dataset with a version, its newest where ``ref`` names none; docs/verification.md.
 
-    Root and selection are the version's own, not those of today's configuration.
+    The selection is the version's own, not that of today's configuration.
 
     :param path: only this file, or all below this directory; relative to the root.
+    :param sample: what mode ``sampled`` reads.
     :raises NotFoundError: no such dataset, version or path. :raises DatasetUnavailableError: the root is not there.
+    :raises DamagedError: the records of the version are not what was sealed.
     """
     began = time.monotonic()
     reference = resolve(state, ref)
-    db = open_version(state, reference)
-    try:
-        seq, expected, selection, root_path = _expected(db, reference)
-        version = db.read(lambda c: versions.version(c, seq))
-        wanted = _within(path)
-        expected = {p: c for p, c in expected.items() if wanted(p)}
-        if path is not None and not expected:
+    with closing(open_version(state, reference)) as db:
+        version = referenced(db, reference)
+        record = db.read(lambda c: versions.record(c, version.seq))
+        root = db.read(meta.read).root  # where the files are now: a dataset may have been moved since
+        claims = claims_of_version(db, version.seq, path)
+        top, only = place_of(claims, path)
+        if path is not None and not claims.entries:
             raise NotFoundError(
-                f"{reference.name}@{seq} holds nothing at {path!r}", hint="paths are relative to its root"
+                f"{reference.name}@{version.seq} holds nothing at {path!r}", hint="paths are relative to its root"
             )
-
-        def tell(seen: Seen) -> None:
-            progress({"phase": "reading", "files": seen.hashed_files, "bytes": seen.hashed_bytes,
-                      "total_files": len(expected), "total_bytes": sum(c.size for c in expected.values())})  # fmt: skip
-
-        with open_root(root_path) as root:
-            seen = observe(
-                root,
-                selection,
-                db,
-                read_all=mode == "full",
-                skip=state_inodes(str(state)),
-                only=wanted,
-                checkpoint=checkpoint,
-                progress=tell,
+        place = os.fsdecode(root) if root else record["root"]
+        question = _Question(
+            claims, place, Selection.of_record(record["selection"]), db, mode, sample,
+            True, top, only, state_inodes(str(state)),
+        )  # fmt: skip
+        answer = _answer(question, checkpoint, progress, began, complete=version.digest is not None)
+        if path is not None:
+            answer["digest_actual"] = None
+        elif claims.digest and not answer["differs"] and answer["digest_actual"] not in {None, claims.digest}:
+            require_version(db, replace(reference, seq=version.seq))  # it may have been pruned meanwhile
+            raise DamagedError(
+                f"the records of {reference.name}@{version.seq} give another digest than the one that was sealed",
+                hint=f"the database was altered; reprod verify {reference.name} --chain says since when",
             )
-    finally:
-        db.close()
-    result = _result(reference, version, expected, seen, mode, time.monotonic() - began)
-    if mode == "full" and path is None and not result["unreadable"]:
-        result["digest_actual"] = digest.text(digest.tree(_lines_of(seen.contents)))
-    return result
-
-
-def _lines_of(contents: dict[bytes, Content]) -> dict[bytes, tuple[bool, bytes]]:
-    return {
-        path: (c.kind is Kind.LINK, c.sha256)
-        for path, c in contents.items()
-        if c.kind is not Kind.SPECIAL and c.sha256 is not None
-    }
-
-
-def _expected(db: Database, reference: Reference) -> tuple[int, dict[bytes, Content], Selection, str]:
-    """Return what the version holds, and the selection and root under which it was made."""
-    if reference.seq is not None:
-        seq = reference.seq
-    else:
-        newest = db.read(versions.newest)
-        if newest is None:
-            raise NotFoundError(f"{reference.name} has no version yet", hint=f"reprod scan {reference.name}")
-        seq = newest.seq
-    contents = {e.path: e.content for e in db.read(lambda c: list(versions.entries(c, seq)))}
-    record = db.read(lambda c: versions.record(c, seq))
-    return (
-        seq,
-        {p: c for p, c in contents.items() if c.kind in {Kind.FILE, Kind.LINK}},
-        Selection.of_record(record["selection"]),
-        record["root"],
-    )
-
-
-def _within(path: str | None) -> Callable[[bytes], bool]:
-    if path is None or path in {"", "."}:
-        return lambda _: True
-    wanted = os.fsencode(path).rstrip(b"/")
-    return lambda p: p == wanted or p.startswith(wanted + b"/")
-
-
-def _result(
-    reference: Reference,
-    version: versions.Version,
-    expected: dict[bytes, Content],
-    seen: Seen,
-    mode: Mode,
-    seconds: float,
-) -> dict[str, Any]:
-    delta = compare(expected, seen.contents)
-    unreadable = [{**named(p), "problem": c.problem.word} for p, c in seen.contents.items() if c.problem is not None]
-    unreadable += [{**named(p or b"."), "problem": "unreadable"} for p in seen.unlisted]
-    unknown = {p for p, c in expected.items() if c.problem is not None}
-    broken = {p for p, c in seen.contents.items() if c.problem is not None}
-    mismatched = [
-        _mismatch(change.path, change.before, change.after, seen.expected.get(change.path))
-        for change in delta.modified
-        if change.before and change.after and change.path not in unknown | broken
-    ]
-    moved = [(r.source, r.target) for r in delta.renamed]
-    barred = tuple(p + b"/" if p else b"" for p in seen.unlisted)
-    missing = [
-        p for p in [*(c.path for c in delta.removed), *(s for s, _ in moved)] if not p.startswith(barred or (b"\0",))
-    ]
-    extra = [*(c.path for c in delta.added), *(t for _, t in moved)]
-    differs = bool(missing or mismatched or extra)
-    complete = not unreadable and not unknown
     return {
         "ref": reference.text,
         "name": reference.name,
         "version": version.seq,
         "run_id": reference.run_id,
-        "digest_expected": digest.text(version.digest) if version.digest else None,
-        "digest_actual": None,
-        "valid": not differs and complete,
+        **answer,
+    }
+
+
+def validate(
+    claims: Claims,
+    root_path: str,
+    *,
+    mode: Mode = "full",
+    sample: Sample | None = None,
+    extra_fails: bool | None = None,
+    ref: str | None = None,
+    checkpoint: Callable[[], None] = lambda: None,
+    progress: Progress = lambda _: None,
+) -> dict[str, Any]:
+    """Compare the files below ``root_path`` (or that file) with what a manifest claims; docs/verification.md.
+
+    Paths in the manifest are relative to the root, symlinks in them are never followed.
+
+    :param extra_fails: whether files that it does not list make it invalid; None: only if it records its selection.
+    :param ref: what the answer calls the manifest.
+    :raises DatasetUnavailableError: the root is not there. :raises IncompleteError: no algorithm of it is installed.
+    """
+    began = time.monotonic()
+    selection = claims.selection or Selection()
+    if claims.cut:
+        files = (path for path in claims.entries if claims.entries[path].kind is Kind.FILE)
+        selection = replace(selection, until=max(files, default=b""))
+    question = _Question(
+        claims, root_path, selection, None, mode, sample,
+        claims.selection is not None if extra_fails is None else extra_fails,
+        b"", None, state_inodes(str(known_state_dir())),
+    )  # fmt: skip
+    answer = _answer(question, checkpoint, progress, began, complete=True)
+    if claims.digest and not answer["differs"] and answer["digest_actual"] not in {None, claims.digest}:
+        answer |= {"valid": False, "differs": True}
+        answer["manifest_warnings"].append("the dataset digest differs, although every hash that is listed is equal")
+    return {"ref": ref, "root": root_path, **answer}
+
+
+def _answer(
+    question: _Question, checkpoint: Callable[[], None], progress: Progress, began: float, *, complete: bool
+) -> dict[str, Any]:
+    claims = question.claims
+    extra, warnings = _algorithms(claims)
+    with open_root(question.root_path) as root:
+        comparison = Comparison(claims, _depth(question), _own_inode(claims, root))
+        selection = question.selection
+        if question.only is not None or root.only is not None:
+            selection = replace(selection, only=question.only or root.only)
+        with Look(
+            root,
+            db=question.db,
+            wanted=comparison.wants,
+            extra=extra,
+            prepare=drop_cached if question.mode == "uncached" else None,
+            checkpoint=checkpoint,
+        ) as look:
+            tell = _teller(comparison, progress)
+            for sight, hashed in look.walk(selection, top=question.top, skip=question.skip):
+                comparison.take(sight, hashed)
+                tell()
+            # Beside a root that is one file nothing is its business, whatever a manifest lists.
+            hidden = question.db is None and root.only is None
+            for sight, hashed in look.at(comparison.doubtful(hidden=hidden)):
+                comparison.take(sight, hashed)
+                tell()
+            comparison.bar(look.unlisted)
+    return _result(question, comparison, [*claims.warnings, *warnings], complete, time.monotonic() - began)
+
+
+def _result(
+    question: _Question, seen: Comparison, warnings: list[str], complete: bool, seconds: float
+) -> dict[str, Any]:
+    """Return the document that docs/verification.md describes."""
+    claims, mode = question.claims, question.mode
+    complete = complete and not (seen.unreadable or seen.unread or claims.unknown)
+    differs = bool(seen.missing or seen.mismatched or (seen.extra and question.extra_fails))
+    missing, extra = ([os.fsdecode(path) for path in sorted(paths)] for paths in (seen.missing, seen.extra))
+    mismatched = _by_path(seen.mismatched)
+    return {
+        "mode": mode,
+        "digest_expected": claims.digest,
+        "digest_actual": seen.digest() if complete else None,
+        "valid": complete and not differs,
         "differs": differs,
         "complete": complete,
-        "content_verified": mode == "full",
-        "checked_files": len(expected),
-        "bytes_hashed": seen.hashed_bytes,
-        "missing": [display(p) for p in sorted(missing)],
+        "content_verified": seen.depth.full and complete,
+        "weak": claims.weak,
+        "algorithms": list(claims.algorithms),
+        "checked_files": len(claims.entries) - len(seen.barred),
+        "checked_links": claims.links - sum(claims.entries[path].kind is Kind.LINK for path in seen.barred),
+        "hashed_files": seen.read_files,
+        "bytes_hashed": seen.read_bytes,
+        "missing": missing,
         "mismatched": mismatched,
-        "extra": [display(p) for p in sorted(extra)],
-        "moved": [{**named(a, "from"), **named(b, "to")} for a, b in moved],
-        "unreadable": unreadable,
+        "extra": extra,
+        "extra_fails": question.extra_fails,
+        "moved": seen.moved(),
+        "type_changes": _by_path(seen.type_changes),
+        "metadata_only": _by_path(seen.metadata),
+        "metadata_only_count": seen.metadata_count,
+        "unreadable": _by_path(seen.unreadable),
+        "unread": [os.fsdecode(path) for path in sorted(seen.unread)],
+        "unknown": [os.fsdecode(path) for path in claims.unknown],
+        "missing_files": missing,
+        "hash_mismatches": mismatched,
+        "sample": question.sample.document() if question.sample is not None and mode == "sampled" else None,
+        "manifest_warnings": warnings,
         "seconds": round(seconds, 3),
     }
 
 
-def _mismatch(path: bytes, before: Content, after: Content, indexed: bytes | None) -> dict[str, Any]:
-    """``indexed`` is the digest that the index has behind the very stat that was found, None if it has another stat."""
-    reason = "type" if before.kind != after.kind else "size" if before.size != after.size else "content"
-    return {
-        **named(path),
-        "reason": reason,
-        "expected": before.sha256.hex() if before.sha256 else None,
-        "actual": after.sha256.hex() if after.sha256 else None,
-        "silent": reason == "content" and indexed == before.sha256,
-    }
+def _by_path(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(found, key=lambda entry: str(entry["path"]))
+
+
+def _depth(question: _Question) -> Depth:
+    chosen: Callable[[bytes], bool] | None = None
+    if question.mode == "quick":
+        chosen = _no_file
+    elif question.mode == "sampled":
+        chosen = (question.sample or Sample()).takes
+    return Depth(chosen, question.mode != "quick", question.db is not None, question.extra_fails)
+
+
+def _no_file(_: bytes) -> bool:
+    return False
+
+
+def _algorithms(claims: Claims) -> tuple[tuple[str, ...], list[str]]:
+    """Return the algorithms to compute beside sha256, and what is to be said of those that cannot be."""
+    extra = tuple(name for name in claims.algorithms if name != "sha256")
+    if "blake3" not in extra or find_spec("blake3") is not None:
+        return extra, []
+    if any(set(claim.hashes) == {"blake3"} for claim in claims.entries.values()):
+        raise IncompleteError("the manifest has blake3 digests only", hint='pip install "reprod[blake3]"')
+    return tuple(name for name in extra if name != "blake3"), ["blake3 digests were not compared: it is not installed"]
+
+
+def _own_inode(claims: Claims, root: Root) -> int | None:
+    """Return the inode of the manifest itself if it may lie among the files: it cannot list itself."""
+    if claims.file is None or claims.file[0] != os.fstat(root.fd).st_dev:
+        return None
+    return claims.file[1]
+
+
+def _teller(comparison: Comparison, progress: Progress) -> Callable[[], None]:
+    """Return what reports how far it is; files count in a quick look, bytes where they are read."""
+    claims = comparison.claims
+    total = {"total_files": len(claims.entries), "total_bytes": claims.size if comparison.depth.full else None}
+    began = time.monotonic()
+    last = 0.0
+
+    def tell() -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < 0.1:
+            return
+        last = now
+        files = len(claims.entries) - len(comparison.missing)
+        report: dict[str, Any] = {"phase": "verifying", "files": files, "bytes": comparison.read_bytes, **total}
+        size = total["total_bytes"]
+        done = comparison.read_bytes / size if size else files / max(1, len(claims.entries))
+        if 0 < done <= 1:
+            report["percent"] = 100 * done
+            if now - began > 1:
+                report["seconds_left"] = (now - began) * (1 - done) / done
+        progress(report)
+
+    return tell

@@ -1,8 +1,8 @@
 """The daemon's end of the MLflow child: starts it when needed, asks, waits no longer than told, kills.
 
-One request at a time; calls from several threads wait for each other, so whoever must not wait for a long delivery
-uses a child of its own. A call that takes too long kills the child: the next call starts a new one (1 to 2 s, the
-import of MLflow, counted in that call's time). Timeouts are in seconds.
+One request at a time; calls from several threads wait for each other, so whoever must not wait for a long delivery uses
+a child of its own. A call that takes too long kills the child: the next starts a new one (1 to 2 s, the import of
+MLflow, counted in that call's time). Timeouts are in seconds.
 """
 
 import os
@@ -23,7 +23,11 @@ from reprod.sinks.environment import client_environment, require_mlflow
 from reprod.sinks.protocol import (
     Deliver,
     Delivered,
+    Download,
+    Downloaded,
     Failure,
+    FindStored,
+    OpenStore,
     Poll,
     Prepare,
     Reply,
@@ -31,7 +35,9 @@ from reprod.sinks.protocol import (
     Runs,
     RunsNow,
     SinkError,
+    StoredRun,
     Taken,
+    Upload,
 )
 
 T = TypeVar("T")
@@ -104,6 +110,23 @@ class MlflowChild:
     def deliver(self, payload: Payload, *, timeout_s: float = DELIVER_TIMEOUT_S) -> Delivered:
         """Write the payload to its run, its state last. Repeating it changes nothing."""
         return _convert(self.call("deliver", asdict(Deliver(payload)), timeout_s), Delivered)
+
+    def find_stored(self, digest: str, hint: str | None = None) -> tuple[StoredRun, ...]:
+        """Return the store runs that hold the manifest of a digest, the hinted one first."""
+        found = self.call("find_stored", asdict(FindStored(digest, hint)), CALL_TIMEOUT_S)
+        return _convert(found, tuple[StoredRun, ...])
+
+    def open_store(self, name: str, *, timeout_s: float = CALL_TIMEOUT_S) -> str:
+        """Return the id of a new store run, which nobody finds before `upload` has ended."""
+        return _convert(self.call("open_store", asdict(OpenStore(name)), timeout_s), str)
+
+    def upload(self, upload: Upload, *, timeout_s: float = DELIVER_TIMEOUT_S) -> None:
+        """Write a manifest to its store run, the tag that makes it found last. Repeating it changes nothing."""
+        self.call("upload", asdict(upload), timeout_s)
+
+    def download(self, download: Download, *, timeout_s: float = DELIVER_TIMEOUT_S) -> Downloaded:
+        """Fetch artifacts of a run into a folder."""
+        return _convert(self.call("download", asdict(download), timeout_s), Downloaded)
 
     def ping(self, *, timeout_s: float = CALL_TIMEOUT_S) -> int:
         """Start the child if there is none and return its process id; asks no server and imports no MLflow."""

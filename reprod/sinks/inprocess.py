@@ -6,15 +6,21 @@ A failure of MLflow's is a TrackingError, a missing run a NotFoundError; nothing
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from reprod.core.redact import redact_text, redact_url
 from reprod.errors import NotFoundError, ReprodError, TrackingError, UsageError
+
+T = TypeVar("T")
+
+#: MLflow's limit for the value of a param, in characters; over HTTP a longer one is cut without a word.
+PARAM_LIMIT = 6000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ def find_run(run_id: str | None = None) -> TargetRun:
         wanted = run_id or (active.info.run_id if active else os.environ.get("MLFLOW_RUN_ID"))
         if not wanted:
             raise UsageError(
-                "there is no active MLflow run", hint="call it inside `with mlflow.start_run():`, or pass a run id"
+                "there is no active MLflow run", hint="call it inside `with mlflow.start_run():`, or set MLFLOW_RUN_ID"
             )
         run = active if active and active.info.run_id == wanted else mlflow.MlflowClient().get_run(wanted)
         return TargetRun(wanted, run.info.status, run.data.tags.get("reprod.context"))
@@ -95,7 +101,33 @@ def log_environment(run_id: str, files: Mapping[str, Path], parameters: Mapping[
             client.log_batch(run_id, params=entities)
 
 
-def choose_names(present: Mapping[str, str], parameters: Mapping[str, str]) -> dict[str, str]:
+def log_manifest(
+    run_id: str, file: Path, folder: str, parameters: Mapping[str, str], metrics: Mapping[str, float]
+) -> None:
+    """Write a manifest's file, parameters and metrics to the run at once, taking nothing that is the user's.
+
+    The file goes into ``folder``, or into ``reprod/FOLDER`` if one of its name is there that reprod did not write; a
+    name with another value goes to ``reprod.NAME``. A value over MLflow's limit is in the file only.
+    """
+    mlflow = _mlflow()
+    with _tracking():
+        client = mlflow.MlflowClient()
+        place = folder if _may_replace(mlflow, client, run_id, folder, file.name) else f"reprod/{folder}".rstrip("/")
+        client.log_artifact(run_id, str(file), place or None)
+        data = client.get_run(run_id).data
+        fitting = {name: value for name, value in parameters.items() if len(value) <= PARAM_LIMIT}
+        params = choose_names(data.params, fitting)
+        values = choose_names(data.metrics, metrics)
+        client.log_batch(
+            run_id,
+            metrics=[
+                mlflow.entities.Metric(name, value, time.time_ns() // 1_000_000, 0) for name, value in values.items()
+            ],
+            params=[mlflow.entities.Param(name, value) for name, value in params.items()],
+        )
+
+
+def choose_names(present: Mapping[str, T], parameters: Mapping[str, T]) -> dict[str, T]:
     """Return what to log so that ``parameters`` are on a run with ``present``: equal values need nothing."""
     chosen = {}
     for name, value in parameters.items():
@@ -123,6 +155,20 @@ def _is_free(mlflow: Any, client: Any, run_id: str, names: set[str]) -> bool:
         except ValueError:
             return False
     return isinstance(value, dict) and str(value.get("schema", "")).startswith("reprod.")
+
+
+def _may_replace(mlflow: Any, client: Any, run_id: str, folder: str, name: str) -> bool:
+    """Return whether the folder has no file of this name, or has a manifest that reprod wrote."""
+    path = f"{folder}/{name}" if folder else name
+    if not any(entry.path == path for entry in client.list_artifacts(run_id, folder or None)):
+        return True
+    with TemporaryDirectory(prefix="reprod-") as directory:
+        found = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=directory)
+        try:
+            value = json.loads(Path(found).read_bytes())
+        except (OSError, ValueError):  # OSError: it is a folder
+            return False
+    return isinstance(value, dict) and "manifest_version" in value and "complete" in value
 
 
 def _mlflow() -> Any:

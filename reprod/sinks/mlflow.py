@@ -15,7 +15,32 @@ from typing import Any
 import msgspec
 
 from reprod.sinks.environment import set_client_defaults
-from reprod.sinks.protocol import Deliver, Failure, Poll, Prepare, Reply, Request, Runs, SinkError
+from reprod.sinks.protocol import (
+    Deliver,
+    Download,
+    Failure,
+    FindStored,
+    OpenStore,
+    Poll,
+    Prepare,
+    Reply,
+    Request,
+    Runs,
+    SinkError,
+    Upload,
+)
+
+#: The operations that talk to the server, and what each takes.
+SHAPES: dict[str, type] = {
+    "poll": Poll,
+    "runs": Runs,
+    "prepare": Prepare,
+    "deliver": Deliver,
+    "find_stored": FindStored,
+    "open_store": OpenStore,
+    "upload": Upload,
+    "download": Download,
+}
 
 
 class Session:
@@ -42,20 +67,32 @@ class Session:
     def _do(self, op: str, params: dict[str, Any]) -> Any:
         if op == "ping":
             return {"pid": os.getpid()}
-        if op not in {"poll", "runs", "prepare", "deliver"}:
+        shape = SHAPES.get(op)
+        if shape is None:
             raise SinkError("bug", f"the MLflow process has no operation {op!r}")
         self._connect()
-        from reprod.sinks import deliver_run
+        return self._answer_to(msgspec.convert(params, shape))
 
-        if op == "poll":
-            poll = msgspec.convert(params, Poll)
-            return self._finder.poll(poll.page_size, poll.handled)
-        if op == "runs":
-            return self._finder.runs(msgspec.convert(params, Runs).run_ids)
-        if op == "prepare":
-            ask = msgspec.convert(params, Prepare)
-            return deliver_run.prepare(self._client, ask.run_id, ask.artifact_paths, ask.metric_keys)
-        return deliver_run.deliver(self._client, msgspec.convert(params, Deliver).payload)
+    def _answer_to(self, ask: Any) -> Any:
+        from reprod.sinks import deliver_run, store_run
+
+        match ask:
+            case Poll():
+                return self._finder.poll(ask.page_size, ask.handled)
+            case Runs():
+                return self._finder.runs(ask.run_ids)
+            case Prepare():
+                return deliver_run.prepare(self._client, ask.run_id, ask.artifact_paths, ask.metric_keys)
+            case Deliver():
+                return deliver_run.deliver(self._client, ask.payload)
+            case FindStored():
+                return store_run.find(self._client, ask.digest, ask.hint)
+            case OpenStore():
+                return store_run.open_run(self._client, ask.name)
+            case Upload():
+                return store_run.upload(self._client, ask)
+            case Download():
+                return store_run.download(self._client, ask)
 
     def _connect(self) -> None:
         if self._client is None:

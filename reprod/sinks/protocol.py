@@ -11,7 +11,11 @@ from typing import Any, Literal
 from reprod.core.run import Payload, PendingRun
 from reprod.errors import TrackingError
 
-Op = Literal["ping", "poll", "runs", "prepare", "deliver"]
+Op = Literal["ping", "poll", "runs", "prepare", "deliver", "find_stored", "open_store", "upload", "download"]
+
+#: Where manifests above ``max_inline_files`` lie (see `store_run`), and the tag by which one is found.
+STORE_EXPERIMENT = "reprod-datasets"
+DIGEST_TAG = "reprod.manifest.digest"
 
 Kind = Literal[
     "unreachable",  # refused, timeout, DNS, 429, 5xx, or what answers is no MLflow server: try again later
@@ -129,3 +133,57 @@ class Delivered:
 
     params_renamed: tuple[str, ...] = ()
     params_refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FindStored:
+    """``find_stored``: the active store runs of a digest (``dt1:...``), as a tuple of `StoredRun`, ``hint`` first."""
+
+    digest: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A store run with the sizes of its files in bytes. ``kind`` and ``base`` are its own word, not proven."""
+
+    run_id: str
+    kind: str
+    base: str | None = None
+    base_run: str | None = None
+    files: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStore:
+    """``open_store``: the id of a new store run without files and tags; ``name`` is for people."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """``upload``: the files in ``folder`` and the tags go to a store run, the tag with ``digest`` last and alone."""
+
+    run_id: str
+    folder: str
+    digest: str
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """``download``: these artifacts of a run, each of at most ``limit_bytes``, into ``folder``, as a `Downloaded`."""
+
+    run_id: str
+    paths: tuple[str, ...]
+    folder: str
+    limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """The asked paths that are not on the run, and those that are over the limit; all others were fetched."""
+
+    missing: tuple[str, ...] = ()
+    too_large: tuple[str, ...] = ()

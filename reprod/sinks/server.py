@@ -209,6 +209,14 @@ class LocalServer:
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")[:300]
 
 
+def remembered_url(state_dir: Path) -> str | None:
+    """Return where the server of a state directory listens when it runs; None if there never was one."""
+    try:
+        return f"http://{HOST}:{int((state_dir / 'mlflow-port').read_text('ascii'))}"
+    except (OSError, ValueError):
+        return None
+
+
 def _answers(port: int) -> bool:
     """Ask ``/health`` directly, without the proxies that the environment may name."""
     connection = http.client.HTTPConnection(HOST, port, timeout=1.0)

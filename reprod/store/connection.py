@@ -123,6 +123,7 @@ def _connect_uri(path: Path, query: str) -> sqlite3.Connection:
 
 def _pragmas(connection: sqlite3.Connection) -> None:
     for pragma in (
+        "auto_vacuum = INCREMENTAL",  # counts for a new file only; pruning gives space back in small steps by it
         "journal_mode = WAL",
         "synchronous = NORMAL",  # a power cut may lose the last commits, never the file: walks find what was lost
         "foreign_keys = OFF",  # the rows are written by one place; checks would cost a third of a cold scan

@@ -42,11 +42,32 @@ def directory(db: sqlite3.Connection, path: bytes) -> KnownDirectory | None:
     return None if row is None else KnownDirectory(row[0], (row[1], row[2], row[3]), bool(row[4]), row[5])
 
 
-def files(db: sqlite3.Connection, directory_id: int) -> dict[bytes, KnownFile]:
-    """Return the present entries of one directory by name."""
+#: A range of names in a directory: ``after < name <= until``.
+Range = tuple[bytes, bytes]
+
+
+def files(db: sqlite3.Connection, directory_id: int, names: Range) -> dict[bytes, KnownFile]:
+    """Return the present entries of one directory by name, within a range."""
     rows = db.execute(
-        "SELECT name, mode, size, mtime_ns, ctime_ns, inode, id, problem FROM file WHERE directory = ? AND kind != 0",
-        (directory_id,),
+        "SELECT name, mode, size, mtime_ns, ctime_ns, inode, id, problem FROM file "
+        "WHERE directory = ? AND name > ? AND name <= ? AND kind != 0",
+        (directory_id, *names),
+    )
+    return {row[0]: row[1:] for row in rows}
+
+
+def stats(db: sqlite3.Connection, directory_id: int, names: Range) -> dict[bytes, Stat] | None:
+    """Return the fingerprints of the present entries of one directory by name, within a range.
+
+    None if an entry of the directory has a problem.
+    """
+    broken = "SELECT 1 FROM file WHERE directory = ? AND problem IS NOT NULL LIMIT 1"
+    if db.execute(broken, (directory_id,)).fetchone() is not None:
+        return None
+    rows = db.execute(
+        "SELECT name, mode, size, mtime_ns, ctime_ns, inode FROM file "
+        "WHERE directory = ? AND name > ? AND name <= ? AND kind != 0",
+        (directory_id, *names),
     )
     return {row[0]: row[1:] for row in rows}
 
@@ -89,11 +110,12 @@ def content_of(kind: int, size: int, sha256: bytes | None, more: bytes | None, p
     )
 
 
-def contents(db: sqlite3.Connection, path: bytes) -> dict[bytes, tuple[Stat, Content]]:
-    """Return the present entries of a directory that were read clean: name to fingerprint and content."""
+def contents(db: sqlite3.Connection, path: bytes, names: Range) -> dict[bytes, tuple[Stat, Content]]:
+    """Return the present entries of a directory that were read clean, within a range: fingerprint and content."""
     rows = db.execute(
         "SELECT f.name, f.mode, f.size, f.mtime_ns, f.ctime_ns, f.inode, f.kind, f.sha256, f.more FROM file f "
-        "JOIN directory d ON d.id = f.directory WHERE d.path = ? AND f.kind != 0 AND f.problem IS NULL",
-        (path,),
+        "JOIN directory d ON d.id = f.directory "
+        "WHERE d.path = ? AND f.name > ? AND f.name <= ? AND f.kind != 0 AND f.problem IS NULL",
+        (path, *names),
     )
     return {r[0]: ((r[1], r[2], r[3], r[4], r[5]), content_of(r[6], r[2], r[7], r[8], None)) for r in rows}

@@ -25,6 +25,11 @@ class Meta:
     last_walk_ns: int | None = None
     first_seq: int | None = None  # where numbering begins in a rebuilt file
     first_chain: bytes | None = None
+    name: str | None = None  # after a rename: the file is called as the dataset was at first
+    first_reason: str | None = None  # what its first version says of itself, where it is not the dataset's first
+    epoch_ns: int | None = None  # since when the name stands for this root: nothing is bound across that moment
+    moving: str | None = None  # "ordered": another root is to be taken as this one; "seen": taken, not walked whole yet
+    pruned_ns: int | None = None  # when old versions were last looked through
 
 
 _RAW = frozenset({"root", "identity", "first_chain"})

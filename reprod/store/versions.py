@@ -8,14 +8,13 @@ no version. Functions take a connection inside a transaction of the caller's; ti
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from reprod.core import digest
-from reprod.core.entry import Content, Entry
-from reprod.errors import NotFoundError
-from reprod.store import nodes, timeline
+from reprod.core.entry import Content
+from reprod.errors import DamagedError, IncompleteError, NotFoundError
+from reprod.store import meta, nodes, timeline
 from reprod.store.index import content_of, open_version
 
 CHAIN_PREFIX = b"reprod-chain-v1\n"
@@ -39,6 +38,37 @@ class Version:
     pruned: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A version with what was hashed into the chain for it: what a check compares. ``sealed_ns`` None: no mark."""
+
+    seq: int
+    sealed_ns: int | None
+    digest: bytes | None
+    files: int
+    size: int
+    problems: int
+    reason: str
+    pruned: bool
+    record: bytes
+    chain: bytes
+
+
+def recorded(db: sqlite3.Connection) -> list[Recorded]:
+    """Return every version with its record, oldest first, forgotten ones included."""
+    rows = db.execute(
+        "SELECT v.seq, m.sealed_ns, v.digest, v.files, v.bytes, v.problems, v.reason, v.pruned > 0, "
+        "CAST(v.record AS BLOB), v.chain "
+        "FROM version v LEFT JOIN mark m ON m.seq = v.seq AND m.kind = 'version' ORDER BY v.seq"
+    )
+    return [Recorded(*(*row[:7], bool(row[7]), *row[8:])) for row in rows]
+
+
+def link(previous: bytes, record: bytes) -> bytes:
+    """Return the chain's value after a record."""
+    return hashlib.sha256(CHAIN_PREFIX + previous.hex().encode() + b"\n" + record + b"\n").digest()
+
+
 def seal(
     db: sqlite3.Connection, evidence: timeline.Evidence, described: dict[str, object], reason: str
 ) -> Version | None:
@@ -53,7 +83,7 @@ def seal(
     version = None
     if changed:
         rebuilt = not has_base and seq > 1
-        said = "rebuilt" if rebuilt else reason if has_base else "first"
+        said = (meta.read(db).first_reason or "rebuilt") if rebuilt else reason if has_base else "first"
         version = _insert_version(db, seq, evidence.now_ns, described, said)
         timeline.insert_mark(db, seq, "version", evidence)
     elif touched:
@@ -80,54 +110,59 @@ def version(db: sqlite3.Connection, seq: int) -> Version:
 
 def newest(db: sqlite3.Connection) -> Version | None:
     """Return the newest sealed version, None before the first."""
-    row = db.execute(f"{_SELECT_VERSION} ORDER BY v.seq DESC LIMIT 1").fetchone()
+    # Not ORDER BY ... LIMIT 1: that reads every mark there ever was.
+    row = db.execute(f"{_SELECT_VERSION} WHERE v.seq = (SELECT max(seq) FROM version)").fetchone()
     return None if row is None else _version(row)
 
 
-def entries(db: sqlite3.Connection, seq: int) -> Iterator[Entry]:
-    """Yield the entries of a version in full-path byte order, special files included."""
-    rows = db.execute(
-        # min(version) makes SQLite take the other columns from that very row (documented, SQLite only).
-        "WITH older AS (SELECT file, min(version), kind, size, sha256, more, problem, mode, mtime_ns FROM history "
-        "WHERE version > ?1 GROUP BY file) "
-        "SELECT CASE WHEN d.path = x'' THEN f.name ELSE CAST(d.path || x'2f' || f.name AS BLOB) END AS path, "
-        "o.file IS NOT NULL, o.kind, o.size, o.sha256, o.more, o.problem, o.mtime_ns, o.mode, "
-        "f.kind, f.size, f.sha256, f.more, f.problem, f.mtime_ns, f.mode "
-        "FROM file f JOIN directory d ON d.id = f.directory LEFT JOIN older o ON o.file = f.id ORDER BY path",
-        (seq,),
-    )
-    for row in rows:
-        at = row[2:9] if row[1] else row[9:16]
-        if at[0]:
-            yield Entry(row[0], content_of(*at[:5]), at[5], at[6])
+def require_kept(db: sqlite3.Connection, seq: int) -> None:
+    """Raise unless a version can still be told from the rows: a forgotten one is never answered by its neighbour.
+
+    :raises NotFoundError: there is no such version. :raises IncompleteError: it was pruned.
+    """
+    row = db.execute("SELECT pruned FROM version WHERE seq = ?", (seq,)).fetchone()
+    if row is None:
+        version(db, seq)
+    elif row[0]:
+        raise IncompleteError(f"version {seq} was pruned: not provable any more", hint="reprod log shows what is kept")
 
 
 def contents_between(db: sqlite3.Connection, a: int, b: int) -> tuple[dict[bytes, Content], dict[bytes, Content]]:
-    """Return the entries that may differ between two versions, as they were at ``a`` and at ``b``."""
+    """Return the entries that differ between two versions, as they were at ``a`` and at ``b``.
+
+    Raises as ``require_kept``. One query for both sides: 2,000 changes in 200,000 files took 10 ms, 17 file by file.
+    """
+    require_kept(db, a)
+    require_kept(db, b)
     low, high = sorted((a, b))
-    ids = db.execute(
-        "SELECT DISTINCT h.file, CASE WHEN d.path = x'' THEN f.name ELSE CAST(d.path || x'2f' || f.name AS BLOB) END "
-        "FROM history h JOIN file f ON f.id = h.file JOIN directory d ON d.id = f.directory "
-        "WHERE h.version > ? AND h.version <= ?",
-        (low, high),
-    ).fetchall()
-    sides: tuple[dict[bytes, Content], dict[bytes, Content]] = ({}, {})
-    for file_id, path in ids:
-        for side, seq in zip(sides, (a, b), strict=True):
-            content = _content_at(db, file_id, seq)
-            if content is not None:
-                side[path] = content
-    return sides
+    older: dict[bytes, Content] = {}
+    newer: dict[bytes, Content] = {}
+    rows = db.execute(_BETWEEN, {"low": low, "high": high})
+    for path, kind, size, sha256, more, problem, kind_b, size_b, sha256_b, more_b, problem_b in rows:
+        if kind:
+            older[path] = content_of(kind, size, sha256, more, problem)
+        if kind_b:
+            newer[path] = content_of(kind_b, size_b, sha256_b, more_b, problem_b)
+    return (older, newer) if a <= b else (newer, older)
 
 
-def _content_at(db: sqlite3.Connection, file_id: int, seq: int) -> Content | None:
-    row = db.execute(
-        "SELECT kind, size, sha256, more, problem FROM history WHERE file = ? AND version > ? ORDER BY version LIMIT 1",
-        (file_id, seq),
-    ).fetchone()
-    if row is None:
-        row = db.execute("SELECT kind, size, sha256, more, problem FROM file WHERE id = ?", (file_id,)).fetchone()
-    return content_of(*row) if row and row[0] else None
+# What changed after the older version has its state there in its first row since; its state at the newer one is in its
+# first row after that, else in `file`. Unchanged in the end: left out, unless nobody knows its bytes (no digest).
+_BETWEEN = """
+WITH older AS (
+  SELECT file, min(version), kind, size, sha256, more, problem
+  FROM history WHERE version > :low AND version <= :high GROUP BY file
+)
+SELECT CASE WHEN d.path = x'' THEN f.name ELSE CAST(d.path || x'2f' || f.name AS BLOB) END,
+  o.kind, o.size, o.sha256, o.more, o.problem,
+  iif(n.file IS NULL, f.kind, n.kind), iif(n.file IS NULL, f.size, n.size),
+  iif(n.file IS NULL, f.sha256, n.sha256), iif(n.file IS NULL, f.more, n.more),
+  iif(n.file IS NULL, f.problem, n.problem)
+FROM older o JOIN file f ON f.id = o.file JOIN directory d ON d.id = f.directory
+LEFT JOIN history n ON n.file = o.file
+  AND n.version = (SELECT min(version) FROM history WHERE file = o.file AND version > :high)
+WHERE (o.kind = iif(n.file IS NULL, f.kind, n.kind) AND o.sha256 = iif(n.file IS NULL, f.sha256, n.sha256)) IS NOT TRUE
+"""
 
 
 _SELECT_VERSION = (
@@ -175,7 +210,7 @@ def _insert_version(
     last = db.execute("SELECT chain FROM version ORDER BY seq DESC LIMIT 1").fetchone()
     start = db.execute("SELECT value FROM meta WHERE key = 'first_chain'").fetchone()
     previous: bytes = last[0] if last else (start[0] if start else b"")
-    chain = hashlib.sha256(CHAIN_PREFIX + previous.hex().encode() + b"\n" + text.encode() + b"\n").digest()
+    chain = link(previous, text.encode())
     root = (node or digest.EMPTY) if complete else None
     db.execute(
         "INSERT INTO version (seq, digest, files, bytes, problems, added, removed, modified, reason, record, chain) "
@@ -199,14 +234,20 @@ def _count_changes(db: sqlite3.Connection, seq: int) -> tuple[int, int, int]:
 
 
 def pin(db: sqlite3.Connection, seq: int, owner: str, now_ns: int) -> None:
-    """Keep a version for a run: it is never pruned."""
-    db.execute("INSERT OR IGNORE INTO pin (seq, owner, made_ns) VALUES (?, ?, ?)", (seq, owner, now_ns))
+    """Keep a version for a run: it is never pruned. Raises as ``require_kept``: a pin can save nothing afterwards."""
+    require_kept(db, seq)
+    db.execute("INSERT OR REPLACE INTO pin (seq, owner, made_ns) VALUES (?, ?, ?)", (seq, owner, now_ns))
 
 
 def record(db: sqlite3.Connection, seq: int) -> dict[str, Any]:
     """Return what was written into the chain for a version: root and selection among others."""
-    row = db.execute("SELECT record FROM version WHERE seq = ?", (seq,)).fetchone()
+    row = db.execute("SELECT CAST(record AS BLOB) FROM version WHERE seq = ?", (seq,)).fetchone()
     if row is None:
         raise NotFoundError(f"there is no version {seq}", hint="reprod log")
-    found: dict[str, Any] = json.loads(row[0])
+    try:
+        found: dict[str, Any] = json.loads(row[0])
+    except ValueError as error:
+        raise DamagedError(
+            f"the record of version {seq} is not what was sealed", hint="reprod verify NAME --chain says what else"
+        ) from error
     return found

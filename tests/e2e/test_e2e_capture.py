@@ -301,20 +301,28 @@ def test_a_run_that_was_incomplete_first_still_overwrites_nothing_of_the_users(
     assert ours["digest"] == dt1(data)
 
 
-def test_above_the_inline_limit_the_run_gets_sums_instead_of_a_list(
+def test_above_the_inline_limit_the_run_gets_a_reference(
     tmp_path: Path, data: Path, name: str, tracker: Tracker
 ) -> None:
-    """A dataset of more files than max_inline_files gets a header and SHA256SUMS.gz, which sha256sum itself accepts."""
+    """A dataset of more files than max_inline_files gets a header; the manifest lies once on a run of its own, is never
+    captured as work, and sha256sum itself accepts it. A second run refers to the same."""
     with running_daemon(tmp_path / "d", tracker.uri, {name: data}, mlflow={"max_inline_files": 3}) as daemon:
         daemon.sealed(name, 1)
         let_slack_pass()
-        run_id = tracker.finished_run(name)
-        tracker.wait_state(run_id)
-    header = json.loads(tracker.read(run_id, "data_manifest/data_manifest.json", tmp_path / "a"))
-    assert (header["files"], header["files_omitted"], header["files_in"]) == ([], True, "SHA256SUMS.gz")
-    assert header["digest"] == dt1(data)
+        runs = [tracker.finished_run(name) for _ in range(2)]
+        for run_id in runs:
+            tracker.wait_state(run_id)
+    headers = [json.loads(tracker.read(r, "data_manifest/data_manifest.json", tmp_path / r)) for r in runs]
+    header = headers[0]
+    assert (header["files"], header["files_omitted"], header["digest"]) == ([], True, dt1(data))
     assert header["summary"]["total_files"] == 6
-    sums = gzip.decompress(tracker.read(run_id, "data_manifest/SHA256SUMS.gz", tmp_path / "b"))
+    reference = header["reference"]
+    assert reference == headers[1]["reference"]
+    assert (reference["digest"], reference["experiment"]) == (dt1(data), "reprod-datasets")
+    store = tracker.client.get_run(reference["run_id"])
+    assert store.data.tags["reprod.manifest.digest"] == dt1(data)
+    assert not {"reprod.dataset", "reprod.state"} & set(store.data.tags)
+    sums = gzip.decompress(tracker.read(reference["run_id"], "SHA256SUMS.gz", tmp_path / "b"))
     (tmp_path / "SHA256SUMS").write_bytes(sums)
     command = ["sha256sum", "-c", "--strict", "--quiet", str(tmp_path / "SHA256SUMS")]
     assert subprocess.run(command, cwd=data).returncode == 0

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from reprod.fs import hash as hashing
-from reprod.fs.hash import CHUNK, Outcome, hash_at, settle_ns
+from reprod.fs import read
+from reprod.fs.hash import Hashed, Outcome, hash_at
+from reprod.fs.read import CHUNK, settle_ns
 
 SLACK = 20_000_000
 
 
-def hashed(folder: Path, name: bytes = b"f", slack_ns: int = 1, **named: object) -> hashing.Hashed:
+def hashed(folder: Path, name: bytes = b"f", slack_ns: int = 1, **named: object) -> Hashed:
     fd = os.open(folder, os.O_RDONLY)
     try:
         return hash_at(fd, name, slack_ns, **named)  # type: ignore[arg-type]
@@ -65,7 +66,7 @@ def test_stop_and_limit(tmp_path: Path) -> None:
     """A stopped read has no digest; a file over the limit is not read."""
     (tmp_path / "f").write_bytes(b"x" * 3 * CHUNK)
     time.sleep(0.01)
-    assert hashed(tmp_path, stop=lambda: True).outcome == Outcome.UNSTABLE
+    assert hashed(tmp_path, between=lambda _: True).outcome == Outcome.UNSTABLE
     over = hashed(tmp_path, limit=CHUNK)
     assert (over.outcome, over.sha256) == (Outcome.LARGE, None)
 
@@ -80,7 +81,7 @@ def test_noatime_is_given_up_where_it_is_refused(tmp_path: Path, monkeypatch: py
             raise PermissionError(1, "Operation not permitted")
         return open_(path, flags, *args, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(hashing, "_noatime", os.O_NOATIME)
+    monkeypatch.setattr(read, "_noatime", os.O_NOATIME)
     time.sleep(0.01)
     monkeypatch.setattr(os, "open", refuse)
     assert hashed(tmp_path).outcome == Outcome.CLEAN

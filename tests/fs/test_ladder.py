@@ -36,7 +36,7 @@ def test_deep_walk_is_bounded(tmp_path: Path) -> None:
     for listing in walk(root, Selection()):
         assert listing.error is None
         most = max(most, open_files() - before)
-        found += len(listing.files)
+        found += len(listing.names)
     assert found == 200
     assert most <= MAX_RUNGS + 3
     assert open_files() == before

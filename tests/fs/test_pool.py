@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from reprod.fs import pool as pooling
+from reprod.fs import process
 from reprod.fs.hash import Hashed, Outcome
+from reprod.fs.pace import BURST_S, Pace
 from reprod.fs.pool import BATCH_FILES, HashPool
 from reprod.fs.worker import LARGE
 
@@ -148,7 +149,7 @@ def test_no_process_to_be_had(root: tuple[Path, int], monkeypatch: pytest.Monkey
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(pooling.subprocess, "Popen", refuse)
+    monkeypatch.setattr(process.subprocess, "Popen", refuse)
     with HashPool(fd, slack_ns=SLACK, workers=2) as pool:
         assert_right(feed(pool, expected), expected)
 
@@ -233,3 +234,20 @@ def test_files_of_unknown_size_come_back_once_and_large_ones_as_such(root: tuple
     found = {directory + b"/" + name: hashed for directory, name, _, hashed in rows}
     assert found.pop(b"some/huge").outcome is Outcome.LARGE
     assert {path: (h.sha256 or b"").hex() for path, h in found.items()} == expected
+
+
+@pytest.mark.parametrize("size", [LARGE // 4, 3 * LARGE])
+def test_a_limit_of_reads_is_kept(root: tuple[Path, int], size: int) -> None:
+    """So many bytes take as long as the limit says, in small files and within one large one."""
+    path, fd = root
+    total, rate = 3 * LARGE, 6 * LARGE
+    for i in range(total // size):
+        (path / f"f{i}").write_bytes(os.urandom(size))
+    began = time.monotonic()
+    with HashPool(fd, slack_ns=SLACK, workers=2, pace=Pace(rate)) as pool:
+        for _ in range(2):
+            for i in range(total // size):
+                pool.add(b"", b"f%d" % i, size)
+            pool._close_batch()  # the limit is between batches
+        assert sum(len(results) for results in pool.collect(lambda: None, everything=True)) == 2 * total // size
+    assert time.monotonic() - began > total / rate - BURST_S

@@ -1,11 +1,15 @@
 """Listing: what is selected, what is never entered, what cannot be listed."""
 
+import errno
 import os
 import socket
 from pathlib import Path
 
+import pytest
+
 from reprod.core.pattern import Selection
-from reprod.fs.walk import Listing, walk
+from reprod.fs import walk as walking
+from reprod.fs.walk import LAST, Listing, walk
 
 
 def listed(root: Path, selection: Selection, **named: object) -> dict[bytes, Listing]:
@@ -17,9 +21,12 @@ def listed(root: Path, selection: Selection, **named: object) -> dict[bytes, Lis
 
 
 def names(root: Path, selection: Selection, **named: object) -> set[bytes]:
-    return {
-        os.path.join(path, name) for path, listing in listed(root, selection, **named).items() for name in listing.files
-    }
+    fd = os.open(root, os.O_RDONLY)
+    try:
+        tree = walk(fd, selection, **named)  # type: ignore[arg-type]
+        return {os.path.join(listing.path, name) for listing in tree for part in listing.parts() for name in part.files}
+    finally:
+        os.close(fd)
 
 
 def test_everything_that_is_no_directory_is_an_entry(tmp_path: Path) -> None:
@@ -65,9 +72,45 @@ def test_new_directories_need_no_stat(tmp_path: Path) -> None:
     """Files that are going to be opened anyway are not stat'ed; links and special files are."""
     (tmp_path / "f").touch()
     (tmp_path / "l").symlink_to("f")
-    files = listed(tmp_path, Selection(), is_new=lambda _: True)[b""].files
-    assert files[b"f"] is None
-    assert files[b"l"] is not None
+    found = listed(tmp_path, Selection(), is_new=lambda _: True)[b""]
+    assert (found.unread, found.names) == ([b"f"], [b"l"])
+
+
+def test_parts_cover_every_name_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large directory comes in ranges that meet, the last open at its end; what vanished meanwhile is left out."""
+    monkeypatch.setattr(walking, "PART_ENTRIES", 3)
+    for name in "gfedcba":
+        (tmp_path / name).touch()
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for listing in walk(fd, Selection()):
+        (tmp_path / "b").unlink()
+        parts = list(listing.parts())
+    os.close(fd)
+    assert [sorted(part.files) for part in parts] == [[b"a", b"c"], [b"d", b"e", b"f"], [b"g"]]
+    assert [part[:2] for part in parts] == [(b"", b"c"), (b"c", b"f"), (b"f", LAST)]
+
+
+def test_a_stat_that_fails_ends_the_listing_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes after it is unknown, not absent."""
+    monkeypatch.setattr(walking, "PART_ENTRIES", 2)
+    for name in "abcdef":
+        (tmp_path / name).touch()
+    lstat = os.stat
+
+    def failing(path: object, **named: object) -> os.stat_result:
+        if path == b"d":
+            raise OSError(errno.EIO, "Input/output error")
+        return lstat(path, **named)  # type: ignore[arg-type]
+
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for listing in walk(fd, Selection()):
+        monkeypatch.setattr(os, "stat", failing)
+        parts = list(listing.parts())
+        monkeypatch.undo()
+        assert [sorted(part.files) for part in parts] == [[b"a", b"b"]]
+        assert listing.error is not None
+        assert listing.error.errno == errno.EIO
+    os.close(fd)
 
 
 def test_a_missing_top_is_said(tmp_path: Path) -> None:

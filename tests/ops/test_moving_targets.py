@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from ops_place import Place
 
 from reprod.core.binding import LOCAL_SLACK_NS, bind
 from reprod.core.entry import Problem
-from reprod.fs import hash as hashing
+from reprod.fs import read as reading
 from reprod.store import timeline
 
 MIB = 1 << 20
@@ -58,19 +59,12 @@ SIZES = [3 * MIB, 5000]
 def interfere(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], *, times: int) -> list[int]:
     """Run ``act`` between the first and the last read of a file, for so many reads; returns the count so far."""
     done = [0]
-    original, readv = hashing._read, os.readv
+    readv, read = os.readv, os.read
 
     def once() -> None:
         if done[0] < times:
             done[0] += 1
             act()
-
-    def reading(fd: int, size: int, *rest: Any) -> Any:
-        if size >= hashing.CHUNK:
-            return original(fd, size, *rest)
-        result = original(fd, size, *rest)
-        once()
-        return result
 
     def chunk(fd: int, buffers: Any) -> int:
         got = readv(fd, buffers)
@@ -78,7 +72,13 @@ def interfere(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], *, times
             once()
         return got
 
-    monkeypatch.setattr(hashing, "_read", reading)
+    def whole(fd: int, size: int) -> bytes:
+        data = read(fd, size)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            once()
+        return data
+
+    monkeypatch.setattr(os, "read", whole)
     monkeypatch.setattr(os, "readv", chunk)
     return done
 
@@ -158,7 +158,7 @@ def test_a_fifo_in_the_place_of_a_file_does_not_hang(place: Place, monkeypatch: 
     """Swapped between lstat and open: it is special, never read, never in the set."""
     path = place.write("f", "data")
     place.write("g", "data")
-    original, swapped = hashing._open, []
+    original, swapped = reading._open, []
 
     def swap(directory: int, name: bytes) -> int:
         if name == b"f" and not swapped:
@@ -167,7 +167,7 @@ def test_a_fifo_in_the_place_of_a_file_does_not_hang(place: Place, monkeypatch: 
             os.mkfifo(path)
         return original(directory, name)
 
-    monkeypatch.setattr(hashing, "_open", swap)
+    monkeypatch.setattr(reading, "_open", swap)
     report = place.refresh()
     assert swapped
     assert not report.problems
@@ -181,14 +181,14 @@ def test_an_unreadable_file_takes_the_digest_away(place: Place, monkeypatch: pyt
     place.write("bad", "1")
     first = place.refresh().version
     place.write("bad", "2")
-    original = hashing._open
+    original = reading._open
 
     def broken(directory: int, name: bytes) -> int:
         if name == b"bad":
             raise OSError(number, os.strerror(number))
         return original(directory, name)
 
-    monkeypatch.setattr(hashing, "_open", broken)
+    monkeypatch.setattr(reading, "_open", broken)
     report = place.refresh()
     assert report.problems == ((b"bad", Problem.UNREADABLE),)
     assert (report.version.digest, report.version.files, report.version.problems) == (None, 2, 1)

@@ -15,7 +15,7 @@ from reprod.config import Config, DatasetConfig, EnvironmentConfig, MlflowConfig
 from reprod.core import digest
 from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.errors import DatasetUnavailableError, IncompleteError, NotFoundError, UsageError
-from reprod.fs import hash as hashing
+from reprod.fs import read as reading
 from reprod.ops import history, lastknown
 from reprod.ops.diff import diff
 from reprod.ops.plan import Order
@@ -171,14 +171,14 @@ def test_an_older_version_is_what_it_was(store: Store) -> None:
 
 def test_unreadable_is_incomplete_not_different(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that cannot be read is not called changed."""
-    original = hashing._open
+    original = reading._open
 
     def refuse(directory: int, name: bytes) -> int:
         if name == b"b":
             raise OSError(5, "Input/output error")
         return original(directory, name)
 
-    monkeypatch.setattr(hashing, "_open", refuse)
+    monkeypatch.setattr(reading, "_open", refuse)
     found = store.verify()
     assert (found["differs"], found["complete"], found["valid"]) == (False, False, False)
     assert [u["path"] for u in found["unreadable"]] == ["b"]

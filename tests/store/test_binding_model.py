@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from reprod.core.binding import bind
 from reprod.core.entry import Kind
-from reprod.store import changes, index, timeline, versions
+from reprod.fs import walk
+from reprod.store import changes, index, listing, timeline, versions
 from reprod.store.changes import Observation, SeenDirectory
 from reprod.store.connection import Database, open_database
 from reprod.store.timeline import Evidence
@@ -99,7 +100,8 @@ class World:
     def look(self, names: frozenset[bytes] | None) -> tuple[list[Observation], list[SeenDirectory], list[int]]:
         """Compare as ops.scan does, everything or some names; what differs, and what is gone."""
         place = self.db.read(lambda c: index.directory(c, b""))
-        rows = self.db.read(lambda c: index.files(c, place.id)) if place is not None and place.present else {}
+        whole = (b"", walk.LAST)
+        rows = self.db.read(lambda c: index.files(c, place.id, whole)) if place is not None and place.present else {}
         stamp = (self.directory_ctime * TICK + 1, self.directory_ctime * TICK + 1, 99)
         seen = [SeenDirectory(b"", stamp)] if place is None or place.stat != stamp else []
         found, gone = [], []
@@ -263,4 +265,4 @@ def judge(world: World) -> None:
 
 
 def contents(db: Database, seq: int) -> dict[bytes, bytes | None]:
-    return {e.path: e.content.sha256 for e in db.read(lambda c: list(versions.entries(c, seq)))}
+    return {e.path: e.content.sha256 for e in db.read(lambda c: list(listing.entries(c, seq)))}

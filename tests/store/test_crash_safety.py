@@ -9,9 +9,9 @@ import pytest
 from ops_place import Place
 
 from reprod.core.binding import Mark
-from reprod.ops import scan
+from reprod.ops import batches, scan
 from reprod.ops.refresh import HINT_LAG_NS
-from reprod.store import changes, index, timeline, versions
+from reprod.store import changes, index, listing, timeline, versions
 from reprod.store.changes import Observation
 
 
@@ -43,7 +43,11 @@ class Killed(BaseException):
 def kill_before_the_seal(place: Place, monkeypatch: pytest.MonkeyPatch, paths: frozenset[bytes] | None = None) -> None:
     """All batches are committed, the seal never comes."""
     with monkeypatch.context() as patch:
-        patch.setattr(scan.Scan, "finish", lambda self: (self._drain(everything=True), self._flush(), stop()))
+        patch.setattr(
+            scan.Scan,
+            "finish",
+            lambda self: (self.reading.drain(everything=True), self.reading.batches.flush(), stop()),
+        )
         with pytest.raises(Killed):
             place.refresh(paths)
 
@@ -120,7 +124,7 @@ def test_deletions_count_only_at_the_seal(place: Place, monkeypatch: pytest.Monk
     """Killed after the walk saw that a file is gone: the index still has it; then it goes, once."""
     (place.root / "a").unlink()
     kill_before_the_seal(place, monkeypatch)
-    assert b"a" in place.db.read(lambda c: index.files(c, index.directory(c, b"").id))  # type: ignore[union-attr]
+    assert b"a" in place.db.read(lambda c: index.files(c, index.directory(c, b"").id, (b"", b"z")))  # type: ignore[union-attr]
     place.restart()
     report = place.refresh()
     assert (report.version.removed, report.version.added, report.version.modified) == (1, 0, 0)
@@ -129,7 +133,7 @@ def test_deletions_count_only_at_the_seal(place: Place, monkeypatch: pytest.Monk
 
 def test_at_most_one_batch_is_hashed_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill in the middle of a scan of many files loses no more than the open batch."""
-    monkeypatch.setattr(scan, "BATCH_ROWS", 20)
+    monkeypatch.setattr(batches, "BATCH_ROWS", 20)
     for number in range(400):
         place.write(f"many{number // 40}/f{number}", str(number))
     time.sleep(0.03)
@@ -265,7 +269,7 @@ def test_more_algorithms_read_everything_again(place: Place) -> None:
     wider = dataclasses.replace(place.config, algorithms=("sha256", "md5"))
     report = place.refresh(config=wider)
     assert (report.sealed, report.counts.hashed_files) == (False, 4)
-    assert all(set(e.content.more) == {"md5"} for e in place.db.read(lambda c: list(versions.entries(c, 1))))
+    assert all(set(e.content.more) == {"md5"} for e in place.db.read(lambda c: list(listing.entries(c, 1))))
 
 
 def test_a_name_seen_twice_in_one_batch(place: Place) -> None:

@@ -13,7 +13,7 @@ from reprod.config import DatasetConfig
 from reprod.errors import DamagedError, NotFoundError, StateError
 from reprod.ops.plan import Order
 from reprod.ops.refresh import Settings, refresh
-from reprod.store import files, registry, versions
+from reprod.store import files, listing, registry, versions
 from reprod.store.connection import Database, Schema, open_database, open_readonly
 
 
@@ -201,7 +201,7 @@ def test_damage_met_later_is_said(tmp_path: Path) -> None:
         file.seek(4096)
         file.write(os.urandom(path.stat().st_size - 4096))
     with pytest.raises(DamagedError):
-        db.read(lambda c: list(versions.entries(c, 1)))
+        db.read(lambda c: list(listing.entries(c, 1)))
     db.close()
 
 

@@ -16,11 +16,12 @@ CREATE TABLE version (
   added        INTEGER NOT NULL,
   removed      INTEGER NOT NULL,
   modified     INTEGER NOT NULL,
-  reason       TEXT NOT NULL,        -- first, change, selection, rebuilt
+  reason       TEXT NOT NULL,        -- first, change, selection, moved, root (a new epoch), rebuilt
   record       TEXT NOT NULL,        -- canonical JSON of what this version says; hashed into the chain
   chain        BLOB NOT NULL,        -- sha256 over the previous chain value and the record
-  pruned       INTEGER NOT NULL DEFAULT 0
+  pruned       INTEGER NOT NULL DEFAULT 0  -- 1: forgotten, its history rows may still be there; 2: they are gone
 ) STRICT;
+CREATE INDEX version_pruned ON version (pruned);
 
 CREATE TABLE mark (                  -- what the binding rule reads (reprod/core/binding.py)
   id            INTEGER PRIMARY KEY,
@@ -36,6 +37,7 @@ CREATE TABLE mark (                  -- what the binding rule reads (reprod/core
   gap_from_ns   INTEGER,             -- last moment at which the watch was whole
   gap_kind      TEXT                 -- downtime, overflow, re-arm, clock step, unannounced
 ) STRICT;
+CREATE UNIQUE INDEX mark_version ON mark (seq) WHERE kind = 'version';
 
 CREATE TABLE directory (
   id        INTEGER PRIMARY KEY,
@@ -53,6 +55,7 @@ CREATE TABLE directory (
   inode     INTEGER
 ) STRICT;
 CREATE INDEX directory_parent ON directory (parent);
+CREATE INDEX directory_absent ON directory (id) WHERE present = 0;
 
 CREATE TABLE file (
   id        INTEGER PRIMARY KEY,
@@ -70,6 +73,7 @@ CREATE TABLE file (
   UNIQUE (directory, name)
 ) STRICT;
 CREATE INDEX file_problem ON file (directory) WHERE problem IS NOT NULL;
+CREATE INDEX file_absent ON file (id) WHERE kind = 0;
 
 CREATE TABLE history (               -- content BEFORE version `version`
   file      INTEGER NOT NULL REFERENCES file (id),

@@ -14,8 +14,28 @@ CREATE TABLE dataset (
   state      TEXT NOT NULL DEFAULT 'new',
   reason     TEXT,
   added_ns   INTEGER NOT NULL,
-  removed_ns INTEGER
+  removed_ns INTEGER,
+  moving_to  BLOB,                   -- `dataset move` wants this root: the history goes on there, it is no new epoch
+  renaming_to TEXT                   -- `dataset rename` wants this name
 ) STRICT;
+
+CREATE TABLE epoch (                 -- roots that a name stood for before its present one, each with its own file
+  name      TEXT NOT NULL,           -- of the dataset, its present one
+  file      TEXT NOT NULL,
+  root      BLOB NOT NULL,
+  last_seq  INTEGER NOT NULL,        -- numbers go on after it, so a number says which epoch it is of
+  digest    BLOB,
+  chain     BLOB,                    -- head of the chain at the end; the next epoch's goes on from it
+  ended_ns  INTEGER NOT NULL,
+  PRIMARY KEY (name, last_seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE alias (                 -- names that datasets had: what runs recorded until then is found by it
+  name      TEXT NOT NULL,
+  until_ns  INTEGER NOT NULL,        -- when it was given up; afterwards the name may stand for another dataset
+  dataset   TEXT NOT NULL,           -- the present name
+  PRIMARY KEY (name, until_ns)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE environment (
   digest   TEXT PRIMARY KEY,         -- sha256 hex of its canonical content, without times and process ids
@@ -60,3 +80,19 @@ CREATE TABLE delivery (              -- the outbox: a snapshot owed to a run
   UNIQUE (tracking_uri, run_id, recorded)
 ) STRICT;
 CREATE INDEX delivery_due ON delivery (state, next_ns);
+
+CREATE TABLE upload (                -- manifests of versions on tracking servers (reprod/store/uploads.py)
+  tracking_uri     TEXT NOT NULL,
+  file             TEXT NOT NULL,    -- the dataset's own database, as in dataset.file: another root is another file
+  seq              INTEGER NOT NULL,
+  digest           BLOB NOT NULL,    -- of that version: the reference; everything below is a hint that may be lost
+  run_id           TEXT NOT NULL,    -- the store run, in the experiment reprod-datasets
+  kind             TEXT NOT NULL,    -- begun (perhaps not whole), checkpoint, delta
+  base             BLOB,             -- digest that a delta leads from
+  chain            TEXT NOT NULL,    -- store runs from this one down to its checkpoint, separated by blanks
+  bytes            INTEGER NOT NULL,
+  checkpoint_bytes INTEGER NOT NULL, -- of the checkpoint at the end of the chain
+  checked_ns       INTEGER NOT NULL, -- when the whole chain was last seen on the server
+  PRIMARY KEY (tracking_uri, file, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX upload_digest ON upload (tracking_uri, digest);

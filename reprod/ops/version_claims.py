@@ -1,0 +1,66 @@
+"""What a sealed version of a dataset claims of its files, in the form in which every verification reads it."""
+
+import os
+from typing import Any
+
+from reprod.core.claims import Claims, ClaimsBuilder
+from reprod.core.digest import text
+from reprod.core.entry import Kind
+from reprod.errors import NotFoundError
+from reprod.ops.reference import Reference
+from reprod.store import listing, versions
+from reprod.store.connection import Database
+from reprod.store.versions import Version
+
+
+def referenced(db: Database, reference: Reference) -> Version:
+    """Return the version of a reference, the newest where it names none. Raises NotFoundError."""
+    seq = reference.seq
+    found = db.read(versions.newest) if seq is None else db.read(lambda c: versions.version(c, seq))
+    if found is None:
+        raise NotFoundError(f"{reference.name} has no version yet", hint=f"reprod scan {reference.name}")
+    return found
+
+
+def claims_of_version(db: Database, seq: int, path: str | None = None) -> Claims:
+    """Return what a version says of its files, or only of the file ``path`` or those below it. No warnings, no file."""
+    builder = ClaimsBuilder()
+    unknown: list[bytes] = []
+    wanted = _clean(path)
+
+    def pack(connection: Any) -> None:
+        for entry in listing.entries(connection, seq):
+            content = entry.content
+            if content.kind not in {Kind.FILE, Kind.LINK}:
+                continue
+            if wanted and entry.path != wanted and not entry.path.startswith(wanted + b"/"):
+                continue
+            if content.sha256 is None:
+                unknown.append(entry.path)
+                continue
+            hashes = {"sha256": content.sha256, **content.more}
+            size = content.size if content.kind is Kind.FILE else None
+            builder.add(entry.path, content.kind, size, hashes, entry.mode & 0o7777, entry.mtime_ns, exact=True)
+
+    db.read(pack)
+    found = db.read(lambda c: versions.version(c, seq)).digest
+    return Claims(
+        builder.entries(),
+        builder.algorithms(),
+        digest=text(found) if found else None,
+        unknown=tuple(unknown),
+        links=builder.links(),
+        size=builder.size,
+    )
+
+
+def place_of(claims: Claims, path: str | None) -> tuple[bytes, bytes | None]:
+    """Return the directory to walk for a path that was asked for, and the path itself if it is a file or a link."""
+    wanted = _clean(path)
+    if wanted in claims.entries:
+        return wanted.rpartition(b"/")[0], wanted
+    return wanted, None
+
+
+def _clean(path: str | None) -> bytes:
+    return b"" if path in {None, "", "."} else os.fsencode(path or "").rstrip(b"/")
