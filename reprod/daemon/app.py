@@ -112,11 +112,12 @@ class Daemon:
         async with anyio.create_task_group() as group:
             self._group = group
             await group.start(self._obey_signals, name="signals")
-            await group.start(Control(self).run, name="control")
-            await group.start(self.tracking.run, name="tracking")
             await self.settle_names()
             for dataset in self.config.datasets:
                 await self.add(dataset)
+            # From now on somebody may ask; the tracking server, if it is ours, takes seconds to start.
+            await group.start(Control(self).run, name="control")
+            await group.start(self.tracking.run, name="tracking")
             self.say_disabled()
             group.start_soon(self.trigger.run, name="trigger")
             group.start_soon(self.courier.run, name="courier")
