@@ -66,13 +66,7 @@ def remove_dataset(config: Config, name: str) -> Path:
 
     Raises NotFoundError, StateError.
     """
-    target = config.folder / f"{name}.toml"
-    known = [item.name for item in config.datasets] + [item.name for item in config.misconfigured]
-    if name not in known:
-        raise NotFoundError(
-            f"there is no dataset {name!r} in {config.folder}",
-            hint=did_you_mean(name, known) or "list them: reprod dataset list",
-        )
+    target = _known_file(config, name)
     try:
         target.unlink()
     except OSError as error:
@@ -157,7 +151,7 @@ def _same_but_path(a: DatasetConfig, b: DatasetConfig) -> bool:
     return replace(a, path=b.path) == b
 
 
-def _read_known(config: Config, name: str) -> tuple[Path, str]:
+def _known_file(config: Config, name: str) -> Path:
     target = config.folder / f"{name}.toml"
     known = [item.name for item in config.datasets] + [item.name for item in config.misconfigured]
     if name not in known:
@@ -165,6 +159,11 @@ def _read_known(config: Config, name: str) -> tuple[Path, str]:
             f"there is no dataset {name!r} in {config.folder}",
             hint=did_you_mean(name, known) or "list them: reprod dataset list",
         )
+    return target
+
+
+def _read_known(config: Config, name: str) -> tuple[Path, str]:
+    target = _known_file(config, name)
     try:
         return target, target.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

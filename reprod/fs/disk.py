@@ -22,10 +22,10 @@ def gains_from_readers(fs_type: str, device: int, block_devices: Path = _BLOCK_D
 
     :param device: ``st_dev`` of the root.
     """
-    return not mounts.is_network(fs_type) and not seeks(device, block_devices)
+    return not mounts.is_network(fs_type) and not _seeks(device, block_devices)
 
 
-def seeks(device: int, block_devices: Path = _BLOCK_DEVICES) -> bool:
+def _seeks(device: int, block_devices: Path) -> bool:
     """Whether a device has heads that move. Unknown: no.
 
     The kernel calls a disk rotational unless it says otherwise, and those of virtual machines (virtio, Xen) never say:

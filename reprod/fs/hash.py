@@ -1,6 +1,5 @@
 """The outcome of reading one file, with names: what ``reprod.fs.read`` answers in plain tuples."""
 
-from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -32,17 +31,3 @@ class Hashed(NamedTuple):
     sha256: bytes | None = None
     more: dict[str, bytes] | None = None
     error: int = 0
-
-
-def hash_at(
-    directory: int,
-    name: bytes,
-    slack_ns: int,
-    extra: tuple[str, ...] = (),
-    *,
-    limit: int | None = None,
-    between: Callable[[int], bool] | None = None,
-) -> Hashed:
-    """Hash ``name`` in the open directory; see ``reprod.fs.read.read_at``."""
-    outcome, stat, sha256, more, error = read.read_at(directory, name, slack_ns, extra, limit, between)
-    return Hashed(OUTCOMES[outcome], stat, sha256, more, error)

@@ -16,7 +16,7 @@ from reprod.core.entry import Problem, display
 from reprod.core.pattern import Selection
 from reprod.errors import DatasetUnavailableError
 from reprod.fs import mounts
-from reprod.fs.disk import gains_from_readers, seeks
+from reprod.fs.disk import gains_from_readers
 from reprod.fs.pace import Limits
 from reprod.fs.pool import HashPool
 from reprod.fs.root import open_root
@@ -117,12 +117,13 @@ def refresh(
         selection = select(dataset, root)
         plan = make_plan(db, root, selection, order, began)
         slack_ns = mounts.settle_slack_ns(root.identity.fs_type)
+        gains = gains_from_readers(root.identity.fs_type, root.identity.device)
         with HashPool(
             root.fd,
             slack_ns=slack_ns,
             extra=tuple(a for a in dataset.algorithms if a != "sha256"),
             workers=settings.workers,
-            slow=not gains_from_readers(root.identity.fs_type, root.identity.device),
+            slow=not gains,
             pace=settings.limits.reads,
         ) as pool:
             scan = Scan(
@@ -137,7 +138,7 @@ def refresh(
                 rehash=plan.rehash,
                 hinted=frozenset(watch.hints().paths),
                 pace=settings.limits.stats,
-                share_stats=pool.workers > 1 and not seeks(root.identity.device),
+                share_stats=pool.workers > 1 and (gains or mounts.is_network(root.identity.fs_type)),
             )
             if plan.full:
                 scan.everything()

@@ -36,7 +36,6 @@ class _Directory:
     listing: Listing
     known: index.KnownDirectory | None
     left: int = 0
-    gone: bool = False
 
     @property
     def place(self) -> int | None:
@@ -124,7 +123,7 @@ class Scan:
         place = directory.place
         if place is not None:
             children = self.db.read(lambda db: index.children(db, place))
-            directory.gone = self._compare_directories(listing, children)
+            self._compare_directories(listing, children)
         self._stats += len(listing.names)
         if self.share_stats and self._stats > OWN_STATS and listing.names:
             ranges = list(listing.ranges())
@@ -163,9 +162,7 @@ class Scan:
             self._compare_entries(listing.path, part.files, {}, fd)
         elif not self._is_unchanged(listing, part, place):
             known = self.db.read(lambda db: index.files(db, place, part[:2]))
-            for name in known.keys() & set(listing.unread):
-                del known[name]
-            directory.gone = self._compare_entries(listing.path, part.files, known, fd) or directory.gone
+            self._compare_entries(listing.path, part.files, known, fd)
 
     def _end(self, directory: _Directory, fd: int) -> None:
         """Take note of the directory itself, once all its entries were compared."""
@@ -173,11 +170,10 @@ class Scan:
         if listing.error is not None:
             self._unlisted(listing, directory.known)
             return
-        here = stat_tuple(os.fstat(fd))
         if listing.stat is not None:
             self._see(listing.path, listing.stat, directory.known, foreign=listing.foreign)
-        if directory.gone and here != listing.stat:
-            self.found.vanished += 1  # it may have gone after the directory was stat'ed, before it was listed
+        if stat_tuple(os.fstat(fd)) != listing.stat:  # a name may have gone after the stat, before the listing: that
+            self.found.vanished += 1  # was never seen, whether the index knew it or not, and no ctime that was tells
 
     def _is_unchanged(self, listing: Listing, part: Part, place: int) -> bool:
         """Whether every entry is as it was, compared in one go: what a walk finds of nearly every directory."""
@@ -190,18 +186,16 @@ class Scan:
         self.found.counts.bytes += sum(files)
         return True
 
-    def _compare_directories(self, listing: Listing, known: dict[bytes, int]) -> bool:
-        """Take note of subdirectories that are gone; whether there are any."""
-        gone = known.keys() - set(listing.directories)
-        for name in gone:
+    def _compare_directories(self, listing: Listing, known: dict[bytes, int]) -> None:
+        """Take note of subdirectories that are gone."""
+        for name in known.keys() - set(listing.directories):
             if not self._is_directory(listing.fd, listing.path, name):
                 self.found.lose_directory(known[name], join(listing.path, name))
-        return bool(gone)
 
     def _compare_entries(
         self, path: bytes, files: dict[bytes, Stat], known: dict[bytes, index.KnownFile], fd: int
-    ) -> bool:
-        """Have read what is new or another; take note of what is gone; whether something is."""
+    ) -> None:
+        """Have read what is new or another; take note of what is gone."""
         for name, st in files.items():
             row = known.pop(name, None)
             if row is None or row[:5] != st or row[6] is not None or self.rehash or join(path, name) in self.hinted:
@@ -211,7 +205,6 @@ class Scan:
                 self.found.counts.bytes += st[1]
         for name, row in known.items():
             self._missing(fd, path, name, row[5])
-        return bool(known)
 
     def _unlisted(self, listing: Listing, known: index.KnownDirectory | None) -> None:
         """Keep what is known of a directory that could not be listed, and say so."""

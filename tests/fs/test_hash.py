@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reprod.fs import read
-from reprod.fs.hash import Hashed, Outcome, hash_at
+from reprod.fs.hash import Hashed, Outcome
 from reprod.fs.read import CHUNK, settle_ns
 
 SLACK = 20_000_000
@@ -18,7 +18,8 @@ SLACK = 20_000_000
 def hashed(folder: Path, name: bytes = b"f", slack_ns: int = 1, **named: object) -> Hashed:
     fd = os.open(folder, os.O_RDONLY)
     try:
-        return hash_at(fd, name, slack_ns, **named)  # type: ignore[arg-type]
+        outcome, *rest = read.read_at(fd, name, slack_ns, **named)  # type: ignore[arg-type]
+        return Hashed(Outcome(outcome), *rest)
     finally:
         os.close(fd)
 
