@@ -108,7 +108,10 @@ class TestLoad:
             ),
             ("[scan]\nworkers = 65\n", r"\[scan\] workers = 65: expected .* from 0 to 64"),
             ("[scan]\nworkers = -1\n", r"workers = -1"),
-            ('[watch]\nbackend = "watchfile"\n', r'backend = "watchfile": expected "auto" or "watchfiles" or "poll"'),
+            (
+                '[watch]\nbackend = "watchfile"\n',
+                r'backend = "watchfile": expected "auto" or "inotify" or "watchfiles" or "poll"',
+            ),
             ('[environment]\ninterpreters = "/v"\n', r"interpreters = \"/v\": expected a list"),
             ('[environment]\ninterpreters = ["v"]\n', r"expected an absolute path"),
             ('[mlflow]\npoll_second = "10"\n', r"unknown key 'poll_second'"),

@@ -46,7 +46,7 @@ _SECTIONS: Mapping[str, Mapping[str, checks.Check]] = {
         "interpreters": checks.paths,
     },
     "watch": {
-        "backend": checks.choice("auto", "watchfiles", "poll"),
+        "backend": checks.choice("auto", "inotify", "watchfiles", "poll"),
         "reconcile_seconds": checks.number(0.2, 30 * _DAY, "seconds"),
     },
     "scan": {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Backend = Literal["auto", "watchfiles", "poll"]
+Backend = Literal["auto", "inotify", "watchfiles", "poll"]
 SymlinkPolicy = Literal["record", "skip"]
 
 

@@ -1,10 +1,10 @@
 """What of one dataset has to be looked at again: the connector between its watcher and its refresh.
 
 Owns a coalescing set of hints. Rules: a hint leaves only through a lease whose work succeeded, otherwise it comes back
-with the time at which it was *first* seen (a run's binding depends on it, so it never grows); a hint may be widened to
-a directory above it or to everything, never narrowed. Loss is allowed by design (the next walk finds it), but never
-here. Thread-safe; holds its lock for memory operations only. Times are wall-clock nanoseconds; a path is relative to
-the root and stands for its whole subtree.
+with the earliest time at which it may have happened (a run's binding depends on it, so it never grows); a hint may be
+widened to a directory above it or to everything, never narrowed. Loss is allowed by design (the next walk finds it),
+but never here. Thread-safe; holds its lock for memory operations only. Times are wall-clock nanoseconds; a path is
+relative to the root and stands for its whole subtree.
 """
 
 import threading
@@ -25,7 +25,10 @@ TOTAL_LIMIT = 4096
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Hints taken together: path -> first seen; with ``everything`` the whole tree is meant and ``paths`` is empty."""
+    """Hints taken together: path -> when it changed at the earliest.
+
+    With ``everything`` the whole tree is meant and ``paths`` is empty.
+    """
 
     paths: Mapping[bytes, int] = field(default_factory=dict)
     everything: bool = False
@@ -60,7 +63,8 @@ class DirtySet:
         with self._lock:
             was_empty = self._empty()
             for hint in hints:
-                self._add(hint.path, hint.seen_ns, "overflow" if hint.overflow else "root changed")
+                self._note_seen(hint.seen_ns)
+                self._add(hint.path, hint.seen_ns - hint.lag_ns, "overflow" if hint.overflow else "root changed")
             turned = was_empty and not self._empty()
         self._tell(turned)
 
@@ -68,6 +72,7 @@ class DirtySet:
         """Make everything dirty, first seen at ``seen_ns``."""
         with self._lock:
             turned = self._empty()
+            self._note_seen(seen_ns)
             self._add(b"", seen_ns, reason)
         self._tell(turned)
 
@@ -95,8 +100,8 @@ class DirtySet:
             turned = self._empty()
             if taken.everything and taken.first_hint_ns is not None:
                 self._add(b"", taken.first_hint_ns, taken.reason)
-            for path, seen_ns in taken.paths.items():
-                self._add(path, seen_ns, taken.reason)
+            for path, first_ns in taken.paths.items():
+                self._add(path, first_ns, taken.reason)
             self._newest = _latest(self._newest, taken.newest_hint_ns)
         self._tell(turned)
 
@@ -121,24 +126,26 @@ class DirtySet:
     def _view(self) -> Lease:
         return Lease(dict(self._paths), self._everything, self._first, self._newest, self._reason)
 
-    def _add(self, path: bytes, seen_ns: int, reason: str | None) -> None:
-        self._first = seen_ns if self._first is None else min(self._first, seen_ns)
+    def _note_seen(self, seen_ns: int) -> None:
         self._newest = _latest(self._newest, seen_ns)
         self._newest_ever = _latest(self._newest_ever, seen_ns)
+
+    def _add(self, path: bytes, first_ns: int, reason: str | None) -> None:
+        self._first = first_ns if self._first is None else min(self._first, first_ns)
         if path == b"":
             self._take_everything(reason)
         if self._everything:
             return
-        self._put(self._absorber(path) or path, seen_ns)
+        self._put(self._absorber(path) or path, first_ns)
         if len(self._paths) > TOTAL_LIMIT:
             self._take_everything("too many hints")
 
-    def _put(self, path: bytes, seen_ns: int) -> None:
+    def _put(self, path: bytes, first_ns: int) -> None:
         known = self._paths.get(path)
         if known is not None:
-            self._paths[path] = min(known, seen_ns)
+            self._paths[path] = min(known, first_ns)
             return
-        self._paths[path] = seen_ns
+        self._paths[path] = first_ns
         directory = _parent(path)
         self._names[directory] += 1
         if self._names[directory] > DIRECTORY_LIMIT:

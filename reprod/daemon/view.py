@@ -8,7 +8,7 @@ from anyio import from_thread
 
 from reprod.daemon.dirty import DirtySet, Lease
 from reprod.daemon.watcher import WatchService
-from reprod.fs.watch import Hint, Watcher, watchfiles_watcher
+from reprod.fs.watch import Hint, Watcher, watcher_factory
 from reprod.ops.refresh import Hints
 
 #: How long to wait for a cookie, which takes 0.1 s; without one nobody knows what is still on its way.
@@ -43,6 +43,7 @@ class WatchView:
 
 def watch_without(
     state: str,
+    backend: str,
     root: bytes,
     cookies: bytes,
     on_hints: Callable[[list[Hint]], None],
@@ -50,13 +51,14 @@ def watch_without(
     only: bytes | None = None,
 ) -> Watcher:
     """Make a watcher that is deaf to reprod's own state, should it lie inside the dataset."""
+    make = watcher_factory(backend)
     inside = os.path.relpath(os.fsencode(state), os.path.realpath(root))
     if inside.startswith(b".."):
-        return watchfiles_watcher(root, cookies, on_hints, *others, only=only)
+        return make(root, cookies, on_hints, *others, only=only)
 
     def filtered(hints: list[Hint]) -> None:
         kept = [hint for hint in hints if hint.path != inside and not hint.path.startswith(inside + b"/")]
         if kept:
             on_hints(kept)
 
-    return watchfiles_watcher(root, cookies, filtered, *others, only=only)
+    return make(root, cookies, filtered, *others, only=only)

@@ -5,8 +5,8 @@ Owns the watcher instance, its re-arming and the cookie barrier. Rules:
 * Whenever the watch was not whole, ``on_gap`` is called first and everything marked dirty after, at the loss and again
   when armed: whoever seals a version because of the marks already knows of the gap.
 * Between failures it waits 1 s, doubling to 300 s; only a watch that held for 300 s starts over at 1 s.
-* What watchfiles cannot watch (names that are not UTF-8, a network file system) is polled: ``mode`` says so, the
-  refresher does it.
+* What cannot be watched (a network file system, a limit; for watchfiles names that are not UTF-8) is polled: ``mode``
+  says so, the refresher does it.
 
 ``on_gap`` and the dirty set's ``on_dirty`` may be called on the watcher's thread. Times: ``_ns`` wall clock, ``_s``
 seconds.
@@ -30,9 +30,9 @@ import anyio.to_thread
 
 from reprod.daemon.dirty import DirtySet
 from reprod.fs import mounts
-from reprod.fs.watch import Hint, Watcher, WatcherFactory, WatchFailure, watchfiles_watcher
+from reprod.fs.watch import Hint, Watcher, WatcherFactory, WatchFailure, watcher_factory
 
-Mode = Literal["watchfiles", "poll", "none"]
+Mode = Literal["inotify", "watchfiles", "poll", "none"]
 GapKind = Literal["re-arm", "overflow"]
 
 FIRST_WAIT_S = 1.0
@@ -73,10 +73,10 @@ class WatchService:
     """Keeps the watch of one dataset. ``root`` and ``only`` are as in ``watchfiles_watcher``; ``cookies_dir`` is its
     own, and made.
 
-    ``mode``: who has to look: ``watchfiles``; ``poll`` (the refresher must walk on its own clock); ``none`` (not armed
-    yet, or there is no root to look at). ``reason``: why not watchfiles. ``whole_since_ns``: nothing is known to have
-    been missed since then; None unless armed. ``lost_since_ns``: the last moment at which the watch was whole; None
-    while it is, the start of ``run`` before it first was.
+    ``mode``: who has to look: ``inotify`` or ``watchfiles``; ``poll`` (the refresher must walk on its own clock);
+    ``none`` (not armed yet, or there is no root to look at). ``reason``: why neither watches. ``whole_since_ns``:
+    nothing is known to have been missed since then; None unless armed. ``lost_since_ns``: the last moment at which the
+    watch was whole; None while it is, the start of ``run`` before it first was.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class WatchService:
         *,
         log: Log,
         backend: str = "auto",
-        make_watcher: WatcherFactory = watchfiles_watcher,
+        make_watcher: WatcherFactory | None = None,
         clock: Callable[[], int] = time.time_ns,
         on_gap: Callable[[GapKind, int], None] | None = None,
         only: bytes | None = None,
@@ -106,7 +106,7 @@ class WatchService:
         self._dirty = dirty
         self._log = log
         self._backend = backend
-        self._make_watcher = make_watcher
+        self._make_watcher = make_watcher or watcher_factory(backend)
         self._clock = clock
         self._on_gap = on_gap
         self._only = only
@@ -187,7 +187,7 @@ class WatchService:
             if arming.failure is not None or arming.watcher is None:
                 return arming
             gap_ns, now_ns = self.lost_since_ns, self._clock()
-            self.armed, self.mode, self.reason = True, "watchfiles", None
+            self.armed, self.mode, self.reason = True, arming.watcher.backend, None
             self.whole_since_ns, self.lost_since_ns = now_ns, None
         self._late_since = None
         self._report_gap("re-arm", now_ns if gap_ns is None else gap_ns)

@@ -114,7 +114,7 @@ class DatasetWork:
             self.dirty,
             log=log,
             backend=config.watch.backend,
-            make_watcher=partial(watch_without, os.path.realpath(config.state_dir)),
+            make_watcher=partial(watch_without, os.path.realpath(config.state_dir), config.watch.backend),
             on_gap=self._note_gap,
             only=only,
         )
@@ -305,7 +305,7 @@ class DatasetWork:
 
     def _walk_interval_s(self, took_s: float) -> float:
         reconcile = self._config.watch.reconcile_seconds
-        return reconcile if self.watch.mode == "watchfiles" else min(reconcile, max(POLL_S, 10 * took_s))
+        return reconcile if self.watch.armed else min(reconcile, max(POLL_S, 10 * took_s))
 
     def _plan_unstable(self, report: Report, now: float) -> None:
         """Files that kept changing are read again, less and less often."""

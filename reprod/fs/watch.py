@@ -1,6 +1,6 @@
-"""Hints of what changed below one root, through watchfiles: a source that is known to lose events silently.
+"""Hints of what changed below one root: what every source of them promises, and how it fails.
 
-Owns one watcher thread and its notify instance for one dataset. Rules:
+Owns the protocol; ``watch_inotify`` and ``watch_files`` are the sources. The rules that all of them keep:
 
 * A hint says "look there", never what happened; whoever consumes it ``lstat``s, and a directory means its whole
   subtree.
@@ -10,43 +10,27 @@ Owns one watcher thread and its notify instance for one dataset. Rules:
   (daemon/watcher.py).
 * Callbacks run on the watcher's thread, must not block, and are never called after ``stop`` has returned.
 
-Times are wall-clock nanoseconds. Known to be silent in watchfiles 1.3 (measured, research/watching.md): queue overflow,
-files made in a directory before it was watched, the watch limit reached at run time. Truth therefore comes from walks,
-never from here.
+Times are wall-clock nanoseconds. No source sees everything (a mapped page, another host, a second path to the same
+directory): truth comes from walks, never from here.
 """
 
 import errno
 import os
-import threading
-import time
-from collections import deque
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
-
-if TYPE_CHECKING:
-    from watchfiles._rust_notify import RustNotify
+from typing import Literal, Protocol
 
 FailureKind = Literal["undecodable", "limit", "missing", "other"]
 
-# How often the watcher looks, and how long it gathers a burst. Idle CPU per instance measured: 0.12 % at 50 ms, 0.3 %
-# at 20 ms, 0.5 % at 10 ms; seals are a second apart, so nobody gains from seeing a write in 40 ms instead of 100.
-STEP_MS = 50
-DEBOUNCE_MS = 200
+#: Seconds between two looks at whether the root is still what was armed: a rename of its parent, an unmount and a
+#: retargeted symlink make no event, and after its own deletion or rename a watch is deaf.
+ROOT_CHECK_S = 1.0
 
-# A batch gathers for at most DEBOUNCE_MS; this many looks reach back to before it began, also if the process was
-# stopped in between.
-_LOOKS_KEPT = DEBOUNCE_MS // STEP_MS + 4
+#: stop() waits for at most one look and one callback; the bound is for a callback that hangs.
+JOIN_BOUND_S = 5.0
 
-# Every how many looks the root is compared with what was armed: a rename of its parent, an unmount and a retargeted
-# symlink make no event, and after its own deletion or rename the watch is deaf.
-_ROOT_CHECK_EVERY = 1000 // STEP_MS
-
-# stop() waits for at most one look and one callback; the bound is for a callback that hangs.
-_JOIN_BOUND_S = 5.0
-
-_ADDED = 1  # watchfiles.Change.added
 _DEFAULT_QUEUE = 16_384  # the kernel's own default of max_queued_events
 
 
@@ -54,11 +38,12 @@ _DEFAULT_QUEUE = 16_384  # the kernel's own default of max_queued_events
 class Hint:
     """Something changed at ``path`` (relative to the root; ``b""`` is the whole tree), and we saw it at ``seen_ns``.
 
-    ``overflow``: so much changed at once that events were probably dropped.
+    ``lag_ns``: it happened at most so long before. ``overflow``: so much changed at once that events were dropped.
     """
 
     path: bytes
     seen_ns: int
+    lag_ns: int = 0
     overflow: bool = False
 
 
@@ -74,7 +59,7 @@ class WatchFailure(Exception):  # noqa: N818 - it is a state of the watch that c
 class Watcher(Protocol):
     """A source of hints for one root. ``backend`` names it; one instance is armed once."""
 
-    backend: str
+    backend: Literal["inotify", "watchfiles"]
 
     @property
     def whole_ns(self) -> int:
@@ -82,7 +67,7 @@ class Watcher(Protocol):
         ...
 
     def start(self) -> None:
-        """Arm; returns when events are being collected. Blocks (23 us per directory). Raises ``WatchFailure``."""
+        """Arm; returns when events are being collected. Blocks (some 20 us a directory). Raises ``WatchFailure``."""
         ...
 
     def stop(self) -> None:
@@ -91,7 +76,12 @@ class Watcher(Protocol):
 
 
 class WatcherFactory(Protocol):
-    """How a watcher is made; ``watchfiles_watcher`` is the real one."""
+    """How a watcher is made, not yet armed.
+
+    It watches the tree at ``root`` and the flat directory ``cookies``, both of which must exist. ``only`` is for a
+    dataset that is one file: ``root`` is then its directory, which is watched flat, and only hints for that name are
+    given. ``on_cookie`` gets the name of each file that appears in ``cookies``.
+    """
 
     def __call__(
         self,
@@ -103,188 +93,52 @@ class WatcherFactory(Protocol):
         *,
         only: bytes | None = None,
     ) -> Watcher:
-        """Return a watcher that is not yet armed; see ``watchfiles_watcher``."""
+        """Return the watcher."""
         ...
 
 
-def watchfiles_watcher(
-    root: bytes,
-    cookies: bytes,
-    on_hints: Callable[[list[Hint]], None],
-    on_cookie: Callable[[str], None],
-    on_failure: Callable[[WatchFailure], None],
-    *,
-    only: bytes | None = None,
-) -> Watcher:
-    """Return an unarmed watcher of the tree at ``root`` and of the flat directory ``cookies``, both of which must
-    exist.
+def watcher_factory(backend: str) -> WatcherFactory:
+    """Return what makes watchers for a configured ``backend``: ``auto`` is inotify where there is one."""
+    if backend == "inotify" or (backend == "auto" and sys.platform == "linux"):
+        from reprod.fs.watch_inotify import InotifyWatcher
 
-    ``only`` is for a dataset that is one file: ``root`` is then its directory, which is watched flat, and only hints
-    for that name are given. ``on_cookie`` gets the name of each file that appears in ``cookies``.
-    """
-    return _WatchfilesWatcher(root, cookies, on_hints, on_cookie, on_failure, only)
+        return InotifyWatcher
+    from reprod.fs.watch_files import WatchfilesWatcher
+
+    return WatchfilesWatcher
 
 
-class _Pulse:
-    """What watchfiles takes for its stop event: asked every STEP_MS, it keeps time and sees the root go away."""
-
-    def __init__(self, root: bytes, identity: tuple[int, int]) -> None:
-        self.stopped = False
-        self.looks: deque[int] = deque([time.time_ns()], maxlen=_LOOKS_KEPT)
-        self.root_seen_ns = self.looks[0]  # when the root was last known to be the one that is watched
-        self._root = root
-        self._identity = identity
-        self._countdown = _ROOT_CHECK_EVERY
-
-    def is_set(self) -> bool:
-        self.looks.append(time.time_ns())
-        self._countdown -= 1
-        if self._countdown <= 0 and not self.stopped:
-            self._countdown = _ROOT_CHECK_EVERY
-            now_ns = self.looks[-1]
-            if _identity(self._root) != self._identity:
-                raise WatchFailure("missing", f"{_shown(self._root)} is not the directory that was watched any more")
-            self.root_seen_ns = now_ns
-        return self.stopped
+def identity_of(root: bytes) -> tuple[int, int]:
+    """Return device and inode of the directory at ``root``. Raises ``WatchFailure`` if there is none."""
+    try:
+        status = os.stat(root)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise WatchFailure("missing", f"{shown(root)} does not exist") from error
+    return status.st_dev, status.st_ino
 
 
-class _WatchfilesWatcher:
-    backend = "watchfiles"
-
-    def __init__(
-        self,
-        root: bytes,
-        cookies: bytes,
-        on_hints: Callable[[list[Hint]], None],
-        on_cookie: Callable[[str], None],
-        on_failure: Callable[[WatchFailure], None],
-        only: bytes | None,
-    ) -> None:
-        self._root = root
-        self._cookies = cookies
-        self._on_hints = on_hints
-        self._on_cookie = on_cookie
-        self._on_failure = on_failure
-        self._only = only
-        self._pulse: _Pulse | None = None
-        self._thread: threading.Thread | None = None
-
-    @property
-    def whole_ns(self) -> int:
-        return min(self._pulse.looks[0], self._pulse.root_seen_ns) if self._pulse else 0
-
-    def start(self) -> None:
-        try:
-            pulse = _Pulse(self._root, _identity(self._root))
-            translate = _Translation(self._root, self._cookies, self._only)
-            notify = _arm(translate, recursive=self._only is None)
-            thread = threading.Thread(
-                target=self._run, args=(notify, pulse, translate), name="reprod-watch", daemon=False
-            )
-            self._pulse = pulse
-            thread.start()
-            self._thread = thread
-        except Exception as error:  # watchfiles raises half a dozen types
-            raise as_failure(error) from error
-
-    def stop(self) -> None:
-        if self._pulse is not None:
-            self._pulse.stopped = True
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_JOIN_BOUND_S)
-
-    def _run(self, notify: "RustNotify", pulse: _Pulse, translate: "_Translation") -> None:
-        try:
-            # Without a time-out (0): watchfiles drops events that arrive while one fires (5 of 40,000 measured).
-            while not isinstance(batch := notify.watch(DEBOUNCE_MS, STEP_MS, 0, pulse), str):
-                self._hand_over(batch, pulse, translate)
-        except BaseException as error:  # noqa: BLE001 - thread boundary; a Rust panic is not even an Exception
-            self._tell(as_failure(error), pulse)
-        finally:
-            notify.close()
-
-    def _hand_over(self, batch: set[tuple[int, str]], pulse: _Pulse, translate: "_Translation") -> None:
-        seen_ns = time.time_ns()
-        hints, cookies = translate.batch(batch, seen_ns)
-        if pulse.stopped:
-            return
-        if hints:
-            self._on_hints(hints)
-        for name in cookies:  # after the hints: whoever sees the cookie may rely on them
-            self._on_cookie(name)
-
-    def _tell(self, failure: WatchFailure, pulse: _Pulse) -> None:
-        if pulse.stopped:
-            return
-        try:
-            self._on_failure(failure)
-        except Exception:  # noqa: BLE001 - thread boundary: nobody is left to tell
-            return
+def no_longer_watched(root: bytes) -> WatchFailure:
+    """Return what to tell when the root is another directory than the one that was armed."""
+    return WatchFailure("missing", f"{shown(root)} is not the directory that was watched any more")
 
 
-class _Translation:
-    """From watchfiles' absolute text paths to hints and cookies of one root.
-
-    notify follows symlinks to directories and reports a directory that it meets twice under one of the names only
-    (measured), so each event's parent directory is resolved: what happened in ``root/b`` is a hint for ``b`` though it
-    came as ``root/link-to-b``.
-    """
-
-    def __init__(self, root: bytes, cookies: bytes, only: bytes | None) -> None:
-        self.root = os.path.realpath(root)
-        self.cookies = os.path.realpath(cookies)
-        self._below = self.root.rstrip(b"/") + b"/"
-        self._only = only
-        self._many = max_queued_events() // 4
-
-    def batch(self, batch: set[tuple[int, str]], seen_ns: int) -> tuple[list[Hint], list[str]]:
-        """Return the hints and the names of the cookies that appeared."""
-        real: dict[bytes, bytes] = {}
-        paths: set[bytes] = set()
-        cookies: list[str] = []
-        for change, text in batch:
-            path = self._resolved(text.encode(), real)
-            directory, _, name = path.rpartition(b"/")
-            if directory == self.cookies:
-                if change == _ADDED:
-                    cookies.append(os.fsdecode(name))
-            elif path == self.root:
-                if self._only is None:
-                    paths.add(b"")
-            elif path.startswith(self._below) and self._only in (None, path[len(self._below) :]):
-                paths.add(path[len(self._below) :])
-        if len(batch) > self._many:
-            return [Hint(b"", seen_ns, overflow=True)], cookies
-        return [Hint(path, seen_ns) for path in paths], cookies
-
-    def _resolved(self, path: bytes, real: dict[bytes, bytes]) -> bytes:
-        if path == self.root:
-            return path
-        directory, _, name = path.rpartition(b"/")
-        resolved = real.get(directory)
-        if resolved is None:
-            resolved = os.path.realpath(directory or b"/")
-            if resolved != self.cookies and not (resolved.rstrip(b"/") + b"/").startswith(self._below):
-                resolved = directory  # a link that leads outside: the hint is for where it hangs
-            real[directory] = resolved
-        return resolved.rstrip(b"/") + b"/" + name
+def as_limit(number: int | None) -> WatchFailure | None:
+    """Return the failure that an error number of inotify means if it is one of its limits."""
+    if number == errno.ENOSPC:
+        return limit_reached("max_user_watches")
+    if number in (errno.EMFILE, errno.ENFILE):
+        return limit_reached("max_user_instances")
+    return None
 
 
-def as_failure(error: BaseException) -> WatchFailure:
-    """Return what an exception of watchfiles or the operating system means for the watch."""
-    if isinstance(error, WatchFailure):
-        return error
-    text = str(error)
-    number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, UnicodeError) or "Unable to decode path" in text:
-        return WatchFailure("undecodable", f"watchfiles cannot watch names that are not UTF-8: {text}")
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return WatchFailure("missing", text)
-    if number == errno.ENOSPC or "watch limit" in text:
-        return WatchFailure("limit", _limit_message("max_user_watches", 1_048_576))
-    if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
-        return WatchFailure("limit", _limit_message("max_user_instances", 1_024))
-    return WatchFailure("other", f"{type(error).__name__}: {text}")
+def limit_reached(setting: Literal["max_user_watches", "max_user_instances"]) -> WatchFailure:
+    """Return the failure for a limit of the kernel, with the line that raises it."""
+    now = _inotify_setting(setting)
+    suggested = 1_048_576 if setting == "max_user_watches" else 1_024
+    also = " or too many open files" if setting == "max_user_instances" else ""
+    larger = max(suggested, 2 * (now or 0))
+    line = f"sysctl -w fs.inotify.{setting}={larger}"
+    return WatchFailure("limit", f"inotify limit reached (fs.inotify.{setting} = {now}{also}): {line}")
 
 
 def max_queued_events() -> int:
@@ -292,34 +146,9 @@ def max_queued_events() -> int:
     return _inotify_setting("max_queued_events") or _DEFAULT_QUEUE
 
 
-def _arm(translation: _Translation, *, recursive: bool) -> "RustNotify":
-    from watchfiles._rust_notify import RustNotify  # 33 ms to import, and `watch()` cannot say when it is armed
-
-    # Decoded strictly: Rust would refuse a surrogate with a less clear message, and a C locale must not decide.
-    paths = [translation.root.decode("utf-8"), translation.cookies.decode("utf-8")]
-    kinds: tuple[FailureKind, ...] = ("missing", "other")
-    for path, kind in zip(paths, kinds, strict=True):
-        if not Path(path).is_dir():
-            raise WatchFailure(kind, f"{path} is not a directory")
-    # Positional and complete, so that no WATCHFILES_* variable has a say: debug, force_polling (its poller compares
-    # whole seconds), poll_delay_ms, recursive, ignore_permission_denied (it would hide every error, the watch limit's
-    # too).
-    return RustNotify(paths, False, False, 300, recursive, False)
-
-
-def _identity(path: bytes) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError as error:
-        raise WatchFailure("missing", f"{_shown(path)} does not exist") from error
-    return status.st_dev, status.st_ino
-
-
-def _limit_message(setting: str, suggested: int) -> str:
-    now = _inotify_setting(setting)
-    also = " or too many open files" if setting == "max_user_instances" else ""
-    larger = max(suggested, 2 * (now or 0))
-    return f"inotify limit reached (fs.inotify.{setting} = {now}{also}): sysctl -w fs.inotify.{setting}={larger}"
+def shown(path: bytes) -> str:
+    """Return a path as it can be shown."""
+    return path.decode("utf-8", "backslashreplace")
 
 
 def _inotify_setting(name: str) -> int | None:
@@ -327,7 +156,3 @@ def _inotify_setting(name: str) -> int | None:
         return int(Path(f"/proc/sys/fs/inotify/{name}").read_text("ascii"))
     except (OSError, ValueError):
         return None
-
-
-def _shown(path: bytes) -> str:
-    return path.decode("utf-8", "backslashreplace")

@@ -20,7 +20,6 @@ from reprod.fs.disk import gains_from_readers
 from reprod.fs.pace import Limits
 from reprod.fs.pool import HashPool
 from reprod.fs.root import open_root
-from reprod.fs.watch import DEBOUNCE_MS, STEP_MS
 from reprod.ops.findings import Counts, Findings
 from reprod.ops.plan import Order, Plan, make_plan, select
 from reprod.ops.scan import Scan
@@ -29,14 +28,13 @@ from reprod.store.connection import Database
 from reprod.store.timeline import Evidence
 from reprod.store.versions import Version
 
-#: A hint carries the time at which its batch was handed over; what it tells of is older by up to so much: the watcher
-#: gathers a burst first. Without this two writes in one batch, with the start of a run between, look like one after it.
-HINT_LAG_NS = (DEBOUNCE_MS + 4 * STEP_MS) * 1_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What the watch has said up to now: path (relative, a directory means its subtree) to when it first said so."""
+    """What the watch has said up to now: path (relative, a directory means its subtree) to when that changed at the
+    earliest. A hint is handed over later than what it tells of: by the later time, two writes in one batch with the
+    start of a run between them would look like one after it.
+    """
 
     paths: Mapping[bytes, int] = field(default_factory=dict)
     everything: bool = False
@@ -194,7 +192,7 @@ def _evidence(db: Database, found: Findings, hints: Hints, plan: Plan, walk_ns: 
         now_ns=time.time_ns(),
         walk_ns=walk_ns,
         root_since_ns=plan.root_since_ns,
-        first_hint_ns=hints.first_ns - HINT_LAG_NS if seen and hints.first_ns is not None else None,
+        first_hint_ns=hints.first_ns if seen else None,
         gap_from_ns=gap_from,
         gap_kind=gap_kind,
         watch_whole=whole,

@@ -1,4 +1,4 @@
-"""The watch service: real watchfiles for what it sees, a scripted watcher only for when it re-arms."""
+"""The watch service: a real watch for what it sees, a scripted watcher only for when it re-arms."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ class Notes:
 class FakeWatcher:
     """Arms, fails and reports as its script says; each element is a failure of start(), or None for success."""
 
-    backend = "watchfiles"
+    backend = "inotify"
 
     def __init__(self, script: list[WatchFailure | None], *, cookies: bool = True) -> None:
         self.script = script
@@ -113,7 +113,7 @@ async def test_arming_marks_everything_and_tells_the_gap_first(root: Path, notes
     service = make(root, notes)
     assert (service.mode, service.armed) == ("none", False)
     async with running(service):
-        assert (service.mode, service.reason, service.armed) == ("watchfiles", None, True)
+        assert (service.mode, service.reason, service.armed) == ("inotify", None, True)
         assert notes.order == ["gap re-arm", "dirty"]
         assert before <= notes.gaps[0][1] <= service.whole_since_ns <= time.time_ns()
         assert service.lost_since_ns is None
@@ -121,7 +121,7 @@ async def test_arming_marks_everything_and_tells_the_gap_first(root: Path, notes
         (root / "x").touch()
         await until(lambda: b"x" in notes.dirty.pending().paths)
         event, keys = notes.events[0]
-        assert (event, keys["dataset"], keys["backend"]) == ("watch.armed", "data", "watchfiles")
+        assert (event, keys["dataset"], keys["backend"]) == ("watch.armed", "data", "inotify")
     assert service.armed is False
 
 
@@ -169,7 +169,7 @@ async def test_leftover_cookies_are_swept(root: Path, notes: Notes) -> None:
 
 async def test_undecodable_name_means_polling_for_good(root: Path, notes: Notes) -> None:
     """A name that is not UTF-8 moves the dataset to polling, with the reason, the gap and everything dirty."""
-    service = make(root, notes, first_wait_s=0.01)
+    service = make(root, notes, first_wait_s=0.01, backend="watchfiles")
     async with running(service):
         notes.done()
         notes.order.clear()
@@ -258,7 +258,7 @@ async def test_limit_is_polled_and_tried_again_at_the_longest_wait(root: Path, n
         assert service.mode == "poll"
         assert "sysctl" in (service.reason or "")
         await until(lambda: service.armed)
-        assert service.mode == "watchfiles"
+        assert service.mode == "inotify"
     assert fake.starts[1] - fake.starts[0] >= 0.2
 
 

@@ -20,7 +20,7 @@ import psutil
 
 from reprod.client import Client
 from reprod.errors import DaemonUnavailableError
-from reprod.ops.refresh import HINT_LAG_NS
+from reprod.fs.watch_inotify import BEAT_S
 
 T = TypeVar("T")
 
@@ -354,7 +354,7 @@ def let_slack_pass() -> None:
 
 def let_events_tell_apart() -> None:
     """Wait until a change that comes now is provably later than what happened until now, by events alone."""
-    _let_pass(SLACK_S + HINT_LAG_NS / 1e9 + 0.1)
+    _let_pass(SLACK_S + 2 * BEAT_S + 0.1)
 
 
 def _let_pass(seconds: float) -> None:

@@ -1,113 +1,30 @@
-"""Real watchfiles on real directories."""
+"""What every watcher promises, on real directories: each test runs with inotify and with watchfiles."""
 
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from watch_area import Area, inotify_watches, wait_for_no_native_thread
 
-from reprod.fs import watch
-from reprod.fs.watch import Hint, Watcher, WatchFailure, as_failure, watchfiles_watcher
+from reprod.fs import watch_files
+from reprod.fs.watch import Hint, WatchFailure, watcher_factory
+from reprod.fs.watch_files import as_failure
 
-
-class Recorder:
-    """Collects what a watcher tells, in order."""
-
-    def __init__(self) -> None:
-        self.told: list[Hint | str | WatchFailure] = []
-        self._changed = threading.Condition()
-
-    def hints(self, hints: list[Hint]) -> None:
-        self._add(hints)
-
-    def cookie(self, name: str) -> None:
-        self._add([name])
-
-    def failure(self, failure: WatchFailure) -> None:
-        self._add([failure])
-
-    def _add(self, items: list) -> None:
-        with self._changed:
-            self.told += items
-            self._changed.notify_all()
-
-    def wait(self, condition: Callable[[], bool], bound_s: float = 5) -> None:
-        with self._changed:
-            assert self._changed.wait_for(condition, bound_s), self.told[-20:]
-
-    def paths(self) -> set[bytes]:
-        return {item.path for item in self.told if isinstance(item, Hint)}
-
-    def failures(self) -> list[WatchFailure]:
-        return [item for item in self.told if isinstance(item, WatchFailure)]
-
-    def wait_paths(self, *paths: bytes) -> None:
-        self.wait(lambda: set(paths) <= self.paths())
-
-    def wait_failure(self) -> WatchFailure:
-        self.wait(lambda: bool(self.failures()))
-        return self.failures()[0]
+watchfiles_only = pytest.mark.parametrize("backend", ["watchfiles"])
 
 
-def native_threads() -> list[str]:
-    names = []
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            names.append((task / "comm").read_text().strip())
-        except OSError:
-            continue
-    return [name for name in names if "notify" in name]
-
-
-def inotify_watches() -> int:
-    """How many directories this process watches."""
-    count = 0
-    for descriptor in os.listdir("/proc/self/fdinfo"):
-        try:
-            count += Path(f"/proc/self/fdinfo/{descriptor}").read_text().count("inotify wd:")
-        except OSError:
-            continue
-    return count
-
-
-def wait_for_no_native_thread() -> None:
-    """The native thread ends by itself, a moment after its instance was closed."""
-    deadline = time.monotonic() + 2
-    while native_threads():
-        assert time.monotonic() < deadline, native_threads()
-        threading.Event().wait(0.01)
-
-
-class Area:
-    """A root, a cookie directory, and the watchers armed on them; stops them all at the end."""
-
-    def __init__(self, base: Path) -> None:
-        self.root = base / "root"
-        self.cookies = base / "cookies"
-        self.root.mkdir()
-        self.cookies.mkdir()
-        self.told = Recorder()
-        self.watchers: list[Watcher] = []
-
-    def make(self, root: bytes | None = None, *, only: bytes | None = None) -> Watcher:
-        told = self.told
-        root = os.fsencode(self.root) if root is None else root
-        made = watchfiles_watcher(root, os.fsencode(self.cookies), told.hints, told.cookie, told.failure, only=only)
-        self.watchers.append(made)
-        return made
-
-    def start(self, root: bytes | None = None, *, only: bytes | None = None) -> Watcher:
-        made = self.make(root, only=only)
-        made.start()
-        return made
+@pytest.fixture(params=["inotify", "watchfiles"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def area(tmp_path: Path) -> Iterator[Area]:
-    made = Area(tmp_path)
+def area(tmp_path: Path, backend: str) -> Iterator[Area]:
+    made = Area(tmp_path, backend)
     yield made
     for watcher in made.watchers:
         watcher.stop()
@@ -147,6 +64,7 @@ def test_names_that_the_default_filter_hides_are_seen(area: Area) -> None:
     area.told.wait_paths(b".git/x", b"__pycache__/y.pyc", b"z.swp", b"back~", b"line\nbreak")
 
 
+@watchfiles_only
 def test_environment_variables_do_not_matter(area: Area, monkeypatch: pytest.MonkeyPatch) -> None:
     """WATCHFILES_* cannot switch to its poller, which compares whole seconds, nor hide errors."""
     monkeypatch.setenv("WATCHFILES_FORCE_POLLING", "1")
@@ -171,6 +89,7 @@ def test_symlinked_root_is_watched_where_it_leads(area: Area) -> None:
     assert area.told.wait_failure().kind == "missing"
 
 
+@watchfiles_only
 def test_symlinks_inside_do_not_rename_what_changed(area: Area) -> None:
     """A directory that also hangs behind a symlink is hinted under its own name; an outside target under the link's."""
     names = [f"real{n}" for n in range(6)]  # several, because which name notify takes depends on the listing's order
@@ -250,6 +169,7 @@ def test_cookies_inside_the_root_are_not_hints(area: Area) -> None:
     assert area.told.paths() == set()
 
 
+@watchfiles_only
 def test_undecodable_name_is_a_failure_of_that_kind(area: Area) -> None:
     """A name that is not UTF-8 ends the watch with the kind that says polling is needed, and without a thread."""
     watcher = area.start()
@@ -263,6 +183,7 @@ def test_undecodable_name_is_a_failure_of_that_kind(area: Area) -> None:
     assert 0 < watcher.whole_ns <= time.time_ns()
 
 
+@watchfiles_only
 def test_undecodable_root(area: Area) -> None:
     """A root whose own path is not UTF-8 cannot be armed and says which kind of failure that is."""
     root = os.fsencode(area.root) + b"/\xff\xfe"
@@ -315,9 +236,10 @@ def test_vanished_root_is_missing(area: Area, how: str) -> None:
     assert len(area.told.failures()) == 1
 
 
+@watchfiles_only
 def test_large_batch_is_an_overflow(area: Area, monkeypatch: pytest.MonkeyPatch) -> None:
     """More changes in a batch than a quarter of the kernel's queue are one hint for everything, marked overflow."""
-    monkeypatch.setattr(watch, "max_queued_events", lambda: 40)
+    monkeypatch.setattr(watch_files, "max_queued_events", lambda: 40)
     watcher = area.start()
     started = time.time_ns()
     for n in range(60):
@@ -335,7 +257,7 @@ def test_whole_until_reaches_before_a_stall(area: Area) -> None:
     began: list[int] = []
     whole: list[int] = []
     told = area.told
-    watcher = watchfiles_watcher(
+    watcher = watcher_factory(area.backend)(
         os.fsencode(area.root),
         os.fsencode(area.cookies),
         lambda hints: (whole.append(watcher.whole_ns), told.hints(hints)),
@@ -396,7 +318,7 @@ def test_exceptions_of_callbacks_stay_inside(area: Area, failing: str, capsys: p
     def broken(_: object) -> None:
         raise KeyError("no")
 
-    watcher = watchfiles_watcher(
+    watcher = watcher_factory(area.backend)(
         os.fsencode(area.root),
         os.fsencode(area.cookies),
         broken,
@@ -428,14 +350,15 @@ def test_limits_name_the_sysctl(area: Area, setting: str, value: str, named: str
     script = (
         "import sys\n"
         f"open('/proc/sys/user/max_inotify_{setting}', 'w').write('{value}')\n"
-        "from reprod.fs.watch import watchfiles_watcher, WatchFailure\n"
+        "from reprod.fs.watch import WatchFailure, watcher_factory\n"
         "none = lambda *_: None\n"
         "try:\n"
-        "    watchfiles_watcher(sys.argv[1].encode(), sys.argv[2].encode(), none, none, none).start()\n"
+        "    watcher_factory(sys.argv[3])(sys.argv[1].encode(), sys.argv[2].encode(), none, none, none).start()\n"
         "except WatchFailure as failure:\n"
         "    print(failure.kind, failure.message)\n"
     )
-    command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", script, str(area.root), str(area.cookies)]
+    arguments = [str(area.root), str(area.cookies), area.backend]
+    command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     if done.returncode != 0:
         pytest.skip(f"no user namespaces here: {done.stderr.strip()[-200:]}")

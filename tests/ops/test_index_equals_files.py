@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 from ops_place import Place, as_contents
 
-import reprod.ops.refresh as refreshing
 from reprod.core import digest
 from reprod.core.binding import LOCAL_SLACK_NS, bind
 from reprod.fs import read as reading
@@ -371,7 +370,6 @@ def test_index_equals_files_whatever_happens(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(scan, "OWN_STATS", own_stats)
     monkeypatch.setattr(walk, "PART_ENTRIES", 2)
     STEPS.clear()
-    monkeypatch.setattr(refreshing, "HINT_LAG_NS", 0)  # the scripted watch tells at once
     monkeypatch.setattr(walk, "_list", hooked(walk._list, after=True))
     monkeypatch.setattr(reading, "_open", hooked(reading._open))
     run_state_machine_as_test(

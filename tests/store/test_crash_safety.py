@@ -10,7 +10,6 @@ from ops_place import Place
 
 from reprod.core.binding import Mark
 from reprod.ops import batches, scan
-from reprod.ops.refresh import HINT_LAG_NS
 from reprod.store import changes, index, listing, timeline, versions
 from reprod.store.changes import Observation
 
@@ -153,13 +152,13 @@ def test_at_most_one_batch_is_hashed_again(place: Place, monkeypatch: pytest.Mon
     place.assert_equals_disk()
 
 
-def test_first_hint_is_the_earliest_less_the_lag(place: Place) -> None:
-    """Hints of one refresh count with the first, put back by what a watcher gathers before it tells."""
+def test_first_hint_is_the_earliest(place: Place) -> None:
+    """Hints of one refresh count with the first."""
     place.write("a", "1")
     place.write("b", "2")
     place.watch.seen = {b"a": 5 * 10**18, b"b": 4 * 10**18}
     place.refresh(frozenset({b"a", b"b"}))
-    assert last(place).first_hint_ns == 4 * 10**18 - HINT_LAG_NS
+    assert last(place).first_hint_ns == 4 * 10**18
     place.watch.seen = {b"a": 3 * 10**18}
     place.refresh()
     assert last(place).proved_ns is not None  # nothing had changed: no mark takes that hint

@@ -1,0 +1,318 @@
+"""Hints straight from inotify: sees what watchfiles cannot, and says when it lost something.
+
+Owns one thread and one instance for one dataset (rules: ``reprod.fs.watch``), so that a storm in one dataset drops no
+event of another. Beyond watchfiles it sees a queue that overflowed, limits, unmounts and mounts inside the tree, files
+that were closed after a write through a mapped page, and names of any bytes; it arms without the interpreter lock.
+
+The kernel queues an event before the system call that makes it returns: when a read finds the queue empty, all that
+happened before it was handed over. That moment, and not the time of reading, bounds when something happened, also if
+this process was stopped in between.
+"""
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from reprod.fs import mounts
+from reprod.fs.inotify import (
+    ATTRIB,
+    CREATE,
+    DELETE,
+    DELETE_SELF,
+    IGNORED,
+    ISDIR,
+    MOVE_SELF,
+    MOVED_FROM,
+    MOVED_TO,
+    OVERFLOW,
+    UNMOUNT,
+    Event,
+    Inotify,
+)
+from reprod.fs.ladder import DIRECTORY_FLAGS
+from reprod.fs.walk import join
+from reprod.fs.watch import (
+    JOIN_BOUND_S,
+    ROOT_CHECK_S,
+    Hint,
+    WatchFailure,
+    as_limit,
+    identity_of,
+    no_longer_watched,
+    shown,
+)
+from reprod.fs.watch_tree import Node, WatchedTree
+
+#: Nothing to read is noted this often, so that a hint says within so much when its change happened; 0.02 % of a core.
+BEAT_S = 0.2
+#: After a batch the next one gathers, or a writer that never pauses would wake the thread for each event.
+_GATHER_S = 0.01
+#: An overflow means that directories may be unwatched: all is watched anew, but not more often than this.
+_REBUILD_S = 1.0
+
+_LEFT = DELETE_SELF | MOVE_SELF | UNMOUNT | IGNORED
+
+
+class InotifyWatcher:
+    """A watcher (``reprod.fs.watch``) that reads an inotify instance."""
+
+    backend: Literal["inotify", "watchfiles"] = "inotify"
+
+    def __init__(
+        self,
+        root: bytes,
+        cookies: bytes,
+        on_hints: Callable[[list[Hint]], None],
+        on_cookie: Callable[[str], None],
+        on_failure: Callable[[WatchFailure], None],
+        *,
+        only: bytes | None = None,
+    ) -> None:
+        self._empty_ns = 0  # just before the last read that found the queue empty
+        self._root_seen_ns = 0  # when the root was last known to be the one that is watched
+        self._root = root
+        self._cookies = cookies
+        self._on_hints = on_hints
+        self._on_cookie = on_cookie
+        self._on_failure = on_failure
+        self._only = only
+        self._identity = (0, 0)
+        self._source: _Source | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._alarm = -1
+
+    @property
+    def whole_ns(self) -> int:
+        """When there was nothing more to read and the root was known to be the right one."""
+        return min(self._empty_ns, self._root_seen_ns)
+
+    def start(self) -> None:
+        """Arm, on the calling thread; see ``Watcher``."""
+        self._identity = identity_of(self._root)
+        self._source = self._armed()
+        self._empty_ns = self._root_seen_ns = time.time_ns()
+        self._alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread = threading.Thread(target=self._run, name="reprod-watch", daemon=False)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; see ``Watcher``."""
+        self._stopping.set()
+        thread, alarm = self._thread, self._alarm
+        if thread is None or alarm < 0 or thread is threading.current_thread():
+            return
+        os.eventfd_write(alarm, 1)
+        thread.join(JOIN_BOUND_S)
+        if not thread.is_alive():
+            self._alarm = -1
+            os.close(alarm)
+
+    def _armed(self) -> "_Source":
+        try:
+            return _Source(self._root, self._identity, self._cookies, self._only)
+        except OSError as error:
+            raise as_limit(error.errno) or WatchFailure("other", f"cannot watch: {error}") from error
+
+    # --- the thread --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            with open("/proc/self/mountinfo", "rb", 0) as mountinfo:
+                self._serve(mountinfo.fileno())
+        except BaseException as error:  # noqa: BLE001 - thread boundary: a callback's exception too ends this watch
+            self._tell(
+                error if isinstance(error, WatchFailure) else WatchFailure("other", f"{type(error).__name__}: {error}")
+            )
+        finally:
+            if self._source is not None:
+                self._source.inotify.close()
+
+    def _serve(self, mountinfo: int) -> None:
+        mounted = _mounts_below(self._root)
+        next_check = time.monotonic() + ROOT_CHECK_S
+        while self._source is not None:
+            ready = self._wait(BEAT_S, self._source.inotify.fd, mountinfo)
+            if mountinfo in ready:
+                before, mounted = mounted, _mounts_below(self._root)
+                self._check_root()
+                self._take_mounts(self._source, before ^ mounted)
+            elif time.monotonic() >= next_check:
+                self._check_root()
+                next_check = time.monotonic() + ROOT_CHECK_S
+            if not self._drain(self._source):
+                self._rebuild()
+            if self._stopping.is_set():
+                return
+            if self._source.inotify.fd in ready:
+                self._wait(_GATHER_S)
+
+    def _wait(self, seconds: float, source: int | None = None, mountinfo: int | None = None) -> set[int]:
+        """Wait for events, a change of the mounts, or the end; return the descriptors that are ready."""
+        poll = select.poll()
+        poll.register(self._alarm, select.POLLIN)
+        if source is not None:
+            poll.register(source, select.POLLIN)
+        if mountinfo is not None:
+            poll.register(mountinfo, select.POLLPRI)
+        return {fd for fd, _ in poll.poll(1000 * seconds)}
+
+    def _drain(self, source: "_Source") -> bool:
+        """Hand over all that is queued; False if the queue had overflowed."""
+        while not self._stopping.is_set():
+            before_ns = time.time_ns()
+            events = source.inotify.read()
+            if not events:
+                self._empty_ns = before_ns
+                return True
+            whole = source.take(events)
+            self._hand_over(source)
+            if not whole:
+                return False
+        return True
+
+    def _hand_over(self, source: "_Source", *, overflow: bool = False) -> None:
+        paths, cookies = source.taken()
+        if self._stopping.is_set():
+            return
+        now_ns = time.time_ns()
+        lag_ns = max(0, now_ns - self._empty_ns)
+        if overflow:
+            self._on_hints([Hint(b"", now_ns, lag_ns, overflow=True)])
+        elif paths:
+            self._on_hints([Hint(path, now_ns, lag_ns) for path in paths])
+        for name in cookies:  # after the hints: whoever sees the cookie may rely on them
+            self._on_cookie(os.fsdecode(name))
+
+    def _rebuild(self) -> None:
+        """Watch everything anew after an overflow, then say so: what changes from here on is seen."""
+        self._wait(_REBUILD_S)
+        if self._stopping.is_set() or self._source is None:
+            return
+        source = self._armed()
+        self._source.inotify.close()
+        self._source = source
+        self._hand_over(source, overflow=True)
+
+    def _check_root(self) -> None:
+        now_ns = time.time_ns()
+        if identity_of(self._root) != self._identity:
+            raise no_longer_watched(self._root)
+        self._root_seen_ns = now_ns
+
+    def _take_mounts(self, source: "_Source", changed: Iterable[tuple[int, bytes]]) -> None:
+        """Something was mounted inside the tree, or unmounted: another directory shows up there."""
+        for _, path in changed:
+            source.look_again(path)
+        self._hand_over(source)
+
+    def _tell(self, failure: WatchFailure) -> None:
+        if self._stopping.is_set():
+            return
+        try:
+            self._on_failure(failure)
+        except Exception:  # noqa: BLE001 - thread boundary: nobody is left to tell
+            return
+
+
+class _Source:
+    """One armed instance: the tree, the cookies, and what came of the events up to now."""
+
+    def __init__(self, root: bytes, identity: tuple[int, int], cookies: bytes, only: bytes | None) -> None:
+        self.inotify = Inotify()
+        self._only = only
+        self._paths: set[bytes] = set()
+        self._names: list[bytes] = []
+        self._orphans: list[Node] = []
+        self._root = root
+        try:
+            self._cookies = self._watch_cookies(cookies)
+            self.tree = WatchedTree(self.inotify, root, identity, recursive=only is None)
+            self.tree.grow()
+        except BaseException:
+            self.inotify.close()
+            raise
+
+    def take(self, events: list[Event]) -> bool:
+        """Take in events, oldest first; False once the queue had overflowed."""
+        for watch, mask, name in events:
+            if mask & OVERFLOW:
+                return False
+            if watch == self._cookies:
+                self._take_cookie(mask, name)
+                continue
+            node = self.tree.node(watch)
+            if node is not None:
+                self._take(node, mask, name)
+        orphans, self._orphans = self._orphans, []
+        for node in orphans:
+            if node.parent is None:  # it went to where we do not look
+                self.tree.drop(node)
+        return True
+
+    def taken(self) -> tuple[set[bytes], list[bytes]]:
+        """Return what changed and which cookies were seen since the last call."""
+        paths, names = self._paths, self._names
+        self._paths, self._names = set(), []
+        return paths, names
+
+    def look_again(self, path: bytes) -> None:
+        """Watch a directory that may be new, then hint at all of it."""
+        self.tree.grow(path)
+        self._paths.add(path)
+
+    def _watch_cookies(self, cookies: bytes) -> int:
+        try:
+            fd = os.open(cookies, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise WatchFailure("other", f"{shown(cookies)} is not a directory") from error
+        try:
+            return self.inotify.add(fd)
+        finally:
+            os.close(fd)
+
+    def _take_cookie(self, mask: int, name: bytes) -> None:
+        if mask & _LEFT:
+            raise WatchFailure("other", "the directory of the cookies is gone")
+        if mask & CREATE:
+            self._names.append(name)
+
+    def _take(self, node: Node, mask: int, name: bytes) -> None:
+        if mask & _LEFT and node is self.tree.root:
+            raise no_longer_watched(self._root)
+        path = self.tree.path(node)
+        if mask & IGNORED:
+            self.tree.forget(node.watch)
+        if path is None or not self._is_ours(name):
+            return
+        if mask & UNMOUNT:  # what it covered shows up
+            self.look_again(path)
+            return
+        if mask & (IGNORED | DELETE_SELF | MOVE_SELF):
+            return  # the directory above tells what became of it
+        path = join(path, name) if name else path
+        if mask & ISDIR and name:
+            self._take_directory(node, mask, path, name)
+        self._paths.add(path)
+
+    def _take_directory(self, node: Node, mask: int, path: bytes, name: bytes) -> None:
+        child = node.children.get(name)
+        if mask & (MOVED_FROM | DELETE) and child is not None:
+            child.detach()
+            if mask & MOVED_FROM:
+                self._orphans.append(child)
+        elif self._only is None and (mask & (CREATE | MOVED_TO) or (mask & ATTRIB and child is None)):
+            self.tree.grow(path)
+
+    def _is_ours(self, name: bytes) -> bool:
+        return self._only is None or name == self._only
+
+
+def _mounts_below(root: bytes) -> frozenset[tuple[int, bytes]]:
+    """Return id and path, relative to the root, of every mount below it."""
+    top = os.path.realpath(root).rstrip(b"/") + b"/"
+    below = [mount for mount in mounts.mounts() if mount.mount_point.startswith(top)]
+    return frozenset((mount.mount_id, mount.mount_point[len(top) :]) for mount in below)
