@@ -21,8 +21,9 @@ from anyio import from_thread, to_thread
 from anyio.abc import TaskStatus
 
 from reprod.config import Config, DatasetConfig
-from reprod.core.entry import Problem, display
+from reprod.core.entry import display
 from reprod.daemon.dirty import DirtySet, Lease
+from reprod.daemon.schedule import LONGEST_SETTLE_S, Schedule
 from reprod.daemon.view import WatchView, watch_without
 from reprod.daemon.watcher import WatchService
 from reprod.errors import DamagedError, DatasetUnavailableError, ReprodError, StateError
@@ -34,24 +35,6 @@ from reprod.store import files, registry, timeline
 from reprod.store.connection import Database
 
 State = Literal["new", "scanning", "current", "dirty", "incomplete", "unavailable", "failed"]
-
-
-SETTLE_S = 0.03  # just over law 3's slack, so that what was written last can be read clean at once
-
-
-LONGEST_SETTLE_S = 0.5  # under a steady stream of writes
-
-
-SEAL_SPACING_S = 1.0  # background seals of one dataset
-
-
-POLL_S = 30.0  # without a watch: how often to walk, or ten times what a walk takes
-
-
-FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # unavailable, state full, failed
-
-
-FIRST_UNSTABLE_S, LONGEST_UNSTABLE_S = 0.05, 60.0
 
 
 @dataclass(eq=False)
@@ -95,13 +78,7 @@ class DatasetWork:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._requests: list[Request] = []
         self._gap: tuple[int, str] | None = None
-        self._again: frozenset[bytes] = frozenset()
-        self._unstable_wait_s = FIRST_UNSTABLE_S
-        self._retry_wait_s = FIRST_RETRY_S
-        self._next_walk_s = 0.0
-        self._next_again_s = math.inf
-        self._next_retry_s: float | None = None
-        self._last_seal_s = -SEAL_SPACING_S
+        self._schedule = Schedule()
         self.dirty = DirtySet(self._ring)
         only = None
         root = dataset.path
@@ -180,10 +157,9 @@ class DatasetWork:
         """Wait for a hint, a request or a timer. After a failure only the back-off or a request counts."""
         while True:
             self._wake = wake = anyio.Event()
-            if self._requests or (self._next_retry_s is None and self.dirty.pending()):
+            if self._requests or (self._schedule.retry_s is None and self.dirty.pending()):
                 return
-            deadline = min(self._next_walk_s, self._next_again_s) if self._next_retry_s is None else self._next_retry_s
-            left = deadline - anyio.current_time()
+            left = self._schedule.due_s() - anyio.current_time()
             if left <= 0:
                 return
             with anyio.move_on_after(left):
@@ -192,12 +168,10 @@ class DatasetWork:
     async def _settle(self) -> None:
         """Let a burst of writes end, and background seals be a second apart; a request ends the wait."""
         latest = anyio.current_time() + LONGEST_SETTLE_S
-        spaced = self._last_seal_s + SEAL_SPACING_S
         while not self._requests:
-            now = anyio.current_time()
             newest = self.dirty.newest_ns
-            quiet_s = (time.time_ns() - newest) / 1e9 if newest is not None else SETTLE_S
-            left = max(spaced - now, min(SETTLE_S - quiet_s, latest - now) if 0 <= quiet_s < SETTLE_S else 0.0)
+            quiet_s = (time.time_ns() - newest) / 1e9 if newest is not None else math.inf
+            left = self._schedule.settle_s(anyio.current_time(), quiet_s, latest)
             if left <= 0:
                 return
             self._wake = anyio.Event()
@@ -235,14 +209,10 @@ class DatasetWork:
                 request.done.set()
 
     def _order(self, lease: Lease, requests: list[Request]) -> Order:
-        """Everything when somebody asks, a timer says so or the watch cannot tell; else what was hinted at.
-
-        Files that keep changing are left to their own back-off, or a growing log would be read all the time.
-        """
-        if requests or lease.everything or self.began_s >= self._next_walk_s:
+        """Everything when somebody asks, a timer says so or the watch cannot tell; else what was hinted at."""
+        if requests or lease.everything or self.began_s >= self._schedule.walk_s:
             return Order(None, any(r.rehash for r in requests), any(r.accept_root for r in requests))
-        paths = frozenset(lease.paths)
-        return Order(paths | self._again if self.began_s >= self._next_again_s else paths - self._again)
+        return Order(self._schedule.paths(frozenset(lease.paths), self.began_s))
 
     def _refresh(self, lease: Lease, order: Order) -> Report:
         """Run the verb, in a worker thread."""
@@ -285,16 +255,12 @@ class DatasetWork:
 
     async def _succeed(self, report: Report) -> None:
         was_whole = self.state in {"current", "scanning", "dirty"} and self.error is None
-        version, now = report.version, anyio.current_time()
+        version = report.version
         self.report, self.error, self.traceback = report, None, None
         self.unannounced += report.unannounced
         self.last_change_ns = version.sealed_ns
-        self._retry_wait_s, self._next_retry_s = FIRST_RETRY_S, None
-        if report.sealed:
-            self._last_seal_s = now
-        if report.full:
-            self._next_walk_s = now + self._walk_interval_s(report.seconds)
-        self._plan_unstable(report, now)
+        reconcile_s = self._config.watch.reconcile_seconds
+        self._schedule.succeed(report, self.began_s, anyio.current_time(), reconcile_s, watched=self.watch.armed)
         self.state = "incomplete" if version.problems else "current"
         if version.problems == 0 and (report.sealed or not was_whole):
             await self._on_whole()
@@ -303,28 +269,12 @@ class DatasetWork:
         if report.unannounced:
             self._log.warning("dataset.change_unannounced", version=version.seq, total=self.unannounced)
 
-    def _walk_interval_s(self, took_s: float) -> float:
-        reconcile = self._config.watch.reconcile_seconds
-        return reconcile if self.watch.armed else min(reconcile, max(POLL_S, 10 * took_s))
-
-    def _plan_unstable(self, report: Report, now: float) -> None:
-        """Files that kept changing are read again, less and less often."""
-        unstable = frozenset(path for path, problem in report.problems if problem is Problem.UNSTABLE)
-        looked_at_all = report.full or self.began_s >= self._next_again_s
-        self._again = unstable if looked_at_all else unstable | self._again
-        if not self._again:
-            self._next_again_s, self._unstable_wait_s = math.inf, FIRST_UNSTABLE_S
-        elif looked_at_all or math.isinf(self._next_again_s):
-            self._next_again_s = now + self._unstable_wait_s
-            self._unstable_wait_s = min(2 * self._unstable_wait_s, LONGEST_UNSTABLE_S)
-
     async def _fail(self, error: ReprodError) -> None:
         """An expected failure is a state and a back-off; a damaged file is closed, so that opening sets it aside."""
         known = self.error is not None and self.error.message == error.message
         self.error = error
         self.state = "unavailable" if isinstance(error, DatasetUnavailableError) else "failed"
-        self._next_walk_s, self._next_retry_s = 0.0, anyio.current_time() + self._retry_wait_s
-        self._retry_wait_s = min(2 * self._retry_wait_s, LONGEST_RETRY_S)
+        self._schedule.fail(anyio.current_time())
         if isinstance(error, DamagedError) and self.db is not None:
             await to_thread.run_sync(self.db.close)
             self.db = None

@@ -19,7 +19,7 @@ from measure import Sample, in_turn, one, process, until
 from table import Target
 
 from reprod.client import Client
-from reprod.daemon.work import SEAL_SPACING_S, SETTLE_S
+from reprod.daemon.schedule import SEAL_SPACING_S, SETTLE_S
 from reprod.errors import ReprodError
 from reprod.store import files, timeline
 
