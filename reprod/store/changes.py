@@ -9,7 +9,8 @@ import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from functools import cache
+from itertools import chain, repeat
 from typing import NamedTuple
 
 import msgspec
@@ -20,6 +21,11 @@ from reprod.store.index import Stat, open_version
 
 #: A ctime that is a whole second is of a file system that keeps no finer ones: it was up to a second later.
 COARSE_NS = 1_000_000_000
+
+#: New files in one statement. A row costs 2.6 us with executemany, 2.0 when no value is bytes (sqlite3 looks for an
+#: adapter of each bytes, and for none of a bytearray), and 1.2 with 25 rows a statement; 50 gain nothing more.
+NEW_AT_ONCE = 25
+_NEW_COLUMNS = 7
 
 
 class Observation(NamedTuple):
@@ -192,13 +198,21 @@ def _insert(
 def _insert_new(db: sqlite3.Connection, files: NewFiles, place: int) -> int:
     """Insert a group; return how many of the names were not there yet."""
     modes, sizes, mtimes, ctimes, inodes = (files.stats[i::5] for i in range(5))
+    names, digests = map(bytearray, files.names), map(bytearray, files.digests)
+    rows = list(chain.from_iterable(zip(names, sizes, digests, modes, mtimes, ctimes, inodes, strict=True)))
     before = db.total_changes
-    db.executemany(
-        "INSERT OR IGNORE INTO file (directory, name, kind, size, sha256, mode, mtime_ns, ctime_ns, inode) "
-        "VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?)",
-        zip(repeat(place), files.names, sizes, files.digests, modes, mtimes, ctimes, inodes, strict=False),
-    )
+    for i in range(0, len(rows), _NEW_COLUMNS * NEW_AT_ONCE):
+        some = rows[i : i + _NEW_COLUMNS * NEW_AT_ONCE]
+        db.execute(_insertion(len(some) // _NEW_COLUMNS), [place, *some])
     return db.total_changes - before
+
+
+@cache
+def _insertion(count: int) -> str:
+    return (
+        "INSERT OR IGNORE INTO file (directory, name, kind, size, sha256, mode, mtime_ns, ctime_ns, inode) VALUES "
+        + ", ".join(["(?1, ?, 1, ?, ?, ?, ?, ?, ?)"] * count)
+    )
 
 
 def _insert_rows(db: sqlite3.Connection, fresh: list[Observation], ids: dict[bytes, int]) -> int:
