@@ -99,7 +99,7 @@ def walk(
     top: bytes = b"",
     skip: frozenset[tuple[int, int]] = frozenset(),
     checkpoint: Callable[[], None] = lambda: None,
-    is_new: Callable[[bytes], bool] = lambda _: False,
+    is_new: Callable[[bytes, Stat], bool] = lambda _path, _stat: False,
     pace: Pace | None = None,
 ) -> Iterator[Listing]:
     """Yield a Listing for ``top`` and every selected directory below it.
@@ -124,8 +124,9 @@ def walk(
                 continue
             if (st.st_dev, st.st_ino) in skip:
                 continue
-            listing = Listing(path, fd, stat_tuple(st), foreign=st.st_dev != device)
-            _list(listing, selection, stat_files=not is_new(path))
+            here = stat_tuple(st)
+            listing = Listing(path, fd, here, foreign=st.st_dev != device)
+            _list(listing, selection, stat_files=not is_new(path, here))
             if pace is not None:
                 pace.charge(1 + len(listing.names) + len(listing.unread))
                 pace.wait(checkpoint)

@@ -33,6 +33,7 @@ class Findings:
     gone_directories: list[int] = field(default_factory=list)
     changed_paths: list[bytes] = field(default_factory=list)
     changed_directories: list[bytes] = field(default_factory=list)
+    lost_paths: list[bytes] = field(default_factory=list)
     problems: list[tuple[bytes, Problem]] = field(default_factory=list)
     vanished: int = 0
 
@@ -49,9 +50,14 @@ class Findings:
     def lose_file(self, row: int, path: bytes) -> None:
         """Take note that an entry is gone."""
         self.gone_files.append(row)
-        self.change(path)
+        self._lose(path)
 
     def lose_directory(self, row: int, path: bytes) -> None:
         """Take note that a directory and all below it is gone."""
         self.gone_directories.append(row)
+        self._lose(path)
+
+    def _lose(self, path: bytes) -> None:
         self.change(path)
+        if len(self.lost_paths) < REMEMBERED_PATHS:
+            self.lost_paths.append(path)

@@ -69,6 +69,11 @@ class Reading:
         else:
             self._observe([Observation(directory, name, known, st, _SPECIAL)])
 
+    def take_known(self, seen: list[Observation]) -> None:
+        """Take in entries whose content is known from elsewhere."""
+        if seen:
+            self._observe(seen)
+
     def drain(self, *, everything: bool = False) -> None:
         """Take in what was read: as much as keeps the window bounded, or all."""
         for results in self.pool.collect(self.checkpoint, everything=everything):

@@ -21,6 +21,7 @@ from reprod.fs.pace import Limits
 from reprod.fs.pool import HashPool
 from reprod.fs.root import open_root
 from reprod.ops.findings import Counts, Findings
+from reprod.ops.loss import hold_large_loss, is_covered
 from reprod.ops.plan import Order, Plan, make_plan, select
 from reprod.ops.scan import Scan
 from reprod.store import changes, index, meta, versions
@@ -150,6 +151,8 @@ def refresh(
                 hint="nothing was forgotten; the next walk decides",
             )
     hints = watch.settled() if plan.full else watch.hints()
+    if plan.full and plan.reason == "change" and not order.accept_root:
+        hold_large_loss(db, found, hints.paths, began)
     whole = whole_since is not None and whole_since < began and watch.whole_since_ns() == whole_since
     evidence = _evidence(db, found, hints, plan, began if plan.full else None, whole=whole)
     sealed = db.write(lambda c: _seal(c, found, evidence, plan, dataset, selection, began))
@@ -204,18 +207,9 @@ def _announced(found: Findings, hints: Hints) -> bool:
     if hints.everything:
         return True
     parents = {path.rpartition(b"/")[0] for path in hints.paths}
-    return all(_covered(path, hints.paths) for path in found.changed_paths) and all(
-        path in parents or _covered(path, hints.paths) for path in found.changed_directories
+    return all(is_covered(path, hints.paths) for path in found.changed_paths) and all(
+        path in parents or is_covered(path, hints.paths) for path in found.changed_directories
     )
-
-
-def _covered(path: bytes, hinted: Mapping[bytes, int]) -> bool:
-    while True:
-        if path in hinted:
-            return True
-        if not path:
-            return False
-        path = path.rpartition(b"/")[0]
 
 
 def _seal(

@@ -18,6 +18,7 @@ from reprod.fs.pace import Pace
 from reprod.fs.pool import HashPool
 from reprod.fs.read import Stat, lstat_at, stat_tuple
 from reprod.fs.walk import Listing, Part, join, walk
+from reprod.ops import moved
 from reprod.ops.findings import Counts, Findings
 from reprod.ops.reading import Reading
 from reprod.store import index
@@ -36,6 +37,7 @@ class _Directory:
     listing: Listing
     known: index.KnownDirectory | None
     left: int = 0
+    origin: bytes | None = None  # where the index knows it from, if it is new here
 
     @property
     def place(self) -> int | None:
@@ -106,9 +108,9 @@ class Scan:
         """Wait for all reads and write what they gave."""
         self.reading.finish()
 
-    def _is_new(self, path: bytes) -> bool:
+    def _is_new(self, path: bytes, st: Stat) -> bool:
         known = self.db.read(lambda db: index.directory(db, path))
-        return known is None or not known.present
+        return (known is None or not known.present) and (self.rehash or moved.origin(self.db, path, st) is None)
 
     # --- a whole directory -------------------------------------------------------------------------------------------
 
@@ -121,6 +123,8 @@ class Scan:
             return
         self.reading.new_files(path, listing.unread, leaf=not listing.directories)
         place = directory.place
+        if place is None and not listing.foreign and not self.rehash:
+            directory.origin = moved.origin(self.db, path, listing.stat)
         if place is not None:
             children = self.db.read(lambda db: index.children(db, place))
             self._compare_directories(listing, children)
@@ -159,10 +163,18 @@ class Scan:
         listing, place = directory.listing, directory.place
         self.found.vanished += len(part.vanished)
         if place is None:
-            self._compare_entries(listing.path, part.files, {}, fd)
+            self._compare_entries(listing.path, self._without_moved(directory, part), {}, fd)
         elif not self._is_unchanged(listing, part, place):
             known = self.db.read(lambda db: index.files(db, place, part[:2]))
             self._compare_entries(listing.path, part.files, known, fd)
+
+    def _without_moved(self, directory: _Directory, part: Part) -> dict[bytes, Stat]:
+        """Take in what was renamed with its directory, and return the rest."""
+        if directory.origin is None:
+            return part.files
+        same, rest = moved.unchanged(self.db, directory.origin, directory.listing.path, part, self.hinted)
+        self.reading.take_known(same)
+        return rest
 
     def _end(self, directory: _Directory, fd: int) -> None:
         """Take note of the directory itself, once all its entries were compared."""

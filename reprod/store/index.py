@@ -5,6 +5,7 @@ rows is ``reprod.store.changes``.
 """
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -86,6 +87,29 @@ def children(db: sqlite3.Connection, directory_id: int) -> dict[bytes, int]:
     """Return the present subdirectories of one directory: name to id."""
     rows = db.execute("SELECT path, id FROM directory WHERE parent = ? AND present = 1", (directory_id,))
     return {path.rpartition(b"/")[2]: child for path, child in rows}
+
+
+def path_of_inode(db: sqlite3.Connection, inode: int, other_than: bytes) -> bytes | None:
+    """Return the path of a present directory that had this inode, another than the one given."""
+    row = db.execute(
+        "SELECT path FROM directory WHERE inode = ? AND present = 1 AND path != ? LIMIT 1", (inode, other_than)
+    ).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def files_below(db: sqlite3.Connection, directory_ids: Iterable[int]) -> int:
+    """Return how many present entries there are in these directories and all below them."""
+    query = (
+        "WITH RECURSIVE below (id) AS (SELECT ?1 UNION ALL "
+        "SELECT d.id FROM directory d JOIN below b ON d.parent = b.id WHERE d.present = 1) "
+        "SELECT count(*) FROM file WHERE kind != 0 AND directory IN below"
+    )
+    return sum(db.execute(query, (one,)).fetchone()[0] for one in directory_ids)
+
+
+def count_files(db: sqlite3.Connection) -> int:
+    """Return how many regular files there are, also of the open version. Reads every row."""
+    return int(db.execute("SELECT count(*) FROM file WHERE kind = 1").fetchone()[0])
 
 
 def open_version(db: sqlite3.Connection) -> tuple[int, bool]:

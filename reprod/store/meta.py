@@ -29,6 +29,7 @@ class Meta:
     first_reason: str | None = None  # what its first version says of itself, where it is not the dataset's first
     epoch_ns: int | None = None  # since when the name stands for this root: nothing is bound across that moment
     moving: str | None = None  # "ordered": another root is to be taken as this one; "seen": taken, not walked whole yet
+    held_ns: int | None = None  # when a walk began that lost so much that a second one has to confirm it
     pruned_ns: int | None = None  # when old versions were last looked through
 
 

@@ -72,7 +72,7 @@ def test_new_directories_need_no_stat(tmp_path: Path) -> None:
     """Files that are going to be opened anyway are not stat'ed; links and special files are."""
     (tmp_path / "f").touch()
     (tmp_path / "l").symlink_to("f")
-    found = listed(tmp_path, Selection(), is_new=lambda _: True)[b""]
+    found = listed(tmp_path, Selection(), is_new=lambda _path, _stat: True)[b""]
     assert (found.unread, found.names) == ([b"f"], [b"l"])
 
 

@@ -55,6 +55,7 @@ CREATE TABLE directory (
   inode     INTEGER
 ) STRICT;
 CREATE INDEX directory_parent ON directory (parent);
+CREATE INDEX directory_inode ON directory (inode);  -- finds what was renamed
 CREATE INDEX directory_absent ON directory (id) WHERE present = 0;
 
 CREATE TABLE file (
