@@ -5,7 +5,6 @@ like a deletion. So a walk that misses a large part of the entries, of which no 
 forgotten, and only a second walk some seconds later that misses them too is believed.
 """
 
-import sqlite3
 from collections.abc import Mapping
 
 from reprod.errors import DatasetUnavailableError
@@ -56,7 +55,7 @@ def is_covered(path: bytes, hinted: Mapping[bytes, int]) -> bool:
         path = path.rpartition(b"/")[0]
 
 
-def _lost(c: sqlite3.Connection, found: Findings, files: int) -> int:
+def _lost(c: index.Connection, found: Findings, files: int) -> int:
     """Return how many fewer than ``files`` there are: what only went elsewhere is no loss."""
     gone = len(found.gone_files) + index.files_below(c, found.gone_directories)
     return files - (index.count_files(c) - gone) if gone > LEAST_FILES else 0
