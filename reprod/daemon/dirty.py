@@ -27,7 +27,8 @@ TOTAL_LIMIT = 4096
 class Lease:
     """Hints taken together: path -> when it changed at the earliest.
 
-    With ``everything`` the whole tree is meant and ``paths`` is empty.
+    With ``everything`` the whole tree is meant and ``paths`` is empty. ``closed``: files that were open for writing and
+    are not any more; only a hurry, so it may be incomplete.
     """
 
     paths: Mapping[bytes, int] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Lease:
     first_hint_ns: int | None = None
     newest_hint_ns: int | None = None
     reason: str | None = None  # why everything: the first reason given
+    closed: frozenset[bytes] = frozenset()
 
     def __bool__(self) -> bool:
         return self.everything or bool(self.paths)
@@ -64,6 +66,8 @@ class DirtySet:
             was_empty = self._empty()
             for hint in hints:
                 self._note_seen(hint.seen_ns)
+                if hint.closed and len(self._closed) < TOTAL_LIMIT:
+                    self._closed.add(hint.path)
                 self._add(hint.path, hint.seen_ns - hint.lag_ns, "overflow" if hint.overflow else "root changed")
             turned = was_empty and not self._empty()
         self._tell(turned)
@@ -103,6 +107,7 @@ class DirtySet:
             for path, first_ns in taken.paths.items():
                 self._add(path, first_ns, taken.reason)
             self._newest = _latest(self._newest, taken.newest_hint_ns)
+            self._closed |= taken.closed
         self._tell(turned)
 
     def _tell(self, turned: bool) -> None:
@@ -118,13 +123,15 @@ class DirtySet:
         self._everything = False
         self._first: int | None = None
         self._newest = None
+        self._closed: set[bytes] = set()
         self._reason: str | None = None
 
     def _empty(self) -> bool:
         return not self._everything and not self._paths
 
     def _view(self) -> Lease:
-        return Lease(dict(self._paths), self._everything, self._first, self._newest, self._reason)
+        paths, closed = dict(self._paths), frozenset(self._closed)
+        return Lease(paths, self._everything, self._first, self._newest, self._reason, closed)
 
     def _note_seen(self, seen_ns: int) -> None:
         self._newest = _latest(self._newest, seen_ns)

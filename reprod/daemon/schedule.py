@@ -44,38 +44,51 @@ class Schedule:
         """Return when something is due although nothing was heard."""
         return min(self.walk_s, self._moving_s) if self.retry_s is None else self.retry_s
 
-    def paths(self, hinted: frozenset[bytes], now: float) -> frozenset[bytes]:
+    def paths(self, hinted: frozenset[bytes], closed: frozenset[bytes], now: float) -> frozenset[bytes]:
         """Return what to look at of what was hinted at.
 
-        Files that keep changing are left to their own back-off, or a growing log would be read all the time.
+        Files that keep changing are left to their own back-off, or a growing log would be read all the time; but not
+        those that were ``closed`` by who wrote them.
         """
-        return hinted | self.moving if now >= self._moving_s else hinted - self.moving
+        return hinted | self.moving if now >= self._moving_s else hinted - (self.moving - closed)
 
     def settle_s(self, now: float, quiet_s: float, latest: float) -> float:
         """Return how long to wait yet: a burst of writes ends (by ``latest``), and seals are a second apart."""
         settling = min(SETTLE_S - quiet_s, latest - now) if 0 <= quiet_s < SETTLE_S else 0.0
         return max(self._sealed_s + SEAL_SPACING_S - now, settling)
 
-    def succeed(self, report: Report, began: float, now: float, reconcile_s: float, *, watched: bool) -> None:
-        """Plan what comes after a refresh that began at ``began``; ``reconcile_s`` is the longest between two walks."""
+    def succeed(
+        self,
+        report: Report,
+        looked: frozenset[bytes] | None,
+        began: float,
+        now: float,
+        reconcile_s: float,
+        *,
+        watched: bool,
+    ) -> None:
+        """Plan what comes after a refresh of ``looked`` (None: everything) that began at ``began``.
+
+        :param reconcile_s: the longest between two walks.
+        """
         self._retry_wait_s, self.retry_s = FIRST_RETRY_S, None
         if report.sealed:
             self._sealed_s = now
         if report.full:
             unwatched_s = min(reconcile_s, max(POLL_S, 10 * report.seconds))
             self.walk_s = now + (reconcile_s if watched else unwatched_s)
-        self._plan_moving(report, began, now)
+        self._plan_moving(report, looked, began, now)
 
     def fail(self, now: float) -> None:
         """Plan the next attempt, each after twice the time; it looks at everything."""
         self.walk_s, self.retry_s = 0.0, now + self._retry_wait_s
         self._retry_wait_s = min(2 * self._retry_wait_s, LONGEST_RETRY_S)
 
-    def _plan_moving(self, report: Report, began: float, now: float) -> None:
+    def _plan_moving(self, report: Report, looked: frozenset[bytes] | None, began: float, now: float) -> None:
         """Files that kept changing are read again, less and less often."""
         unstable = frozenset(path for path, problem in report.problems if problem is Problem.UNSTABLE)
-        looked_at_all = report.full or began >= self._moving_s
-        self.moving = unstable if looked_at_all else unstable | self.moving
+        looked_at_all = report.full or looked is None or began >= self._moving_s
+        self.moving = unstable if looked_at_all else unstable | (self.moving - (looked or frozenset()))
         if not self.moving:
             self._moving_s, self._moving_wait_s = math.inf, FIRST_UNSTABLE_S
         elif looked_at_all or math.isinf(self._moving_s):

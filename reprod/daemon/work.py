@@ -201,7 +201,7 @@ class DatasetWork:
             self.traceback = traceback.format_exc()
             await self._fail(error)
         else:
-            await self._succeed(report)
+            await self._succeed(report, order)
         finally:
             self.progress = None
             for request in requests:
@@ -212,7 +212,7 @@ class DatasetWork:
         """Everything when somebody asks, a timer says so or the watch cannot tell; else what was hinted at."""
         if requests or lease.everything or self.began_s >= self._schedule.walk_s:
             return Order(None, any(r.rehash for r in requests), any(r.accept_root for r in requests))
-        return Order(self._schedule.paths(frozenset(lease.paths), self.began_s))
+        return Order(self._schedule.paths(frozenset(lease.paths), lease.closed, self.began_s))
 
     def _refresh(self, lease: Lease, order: Order) -> Report:
         """Run the verb, in a worker thread."""
@@ -253,14 +253,15 @@ class DatasetWork:
 
     # --- outcomes ----------------------------------------------------------------------------------------------------
 
-    async def _succeed(self, report: Report) -> None:
+    async def _succeed(self, report: Report, order: Order) -> None:
         was_whole = self.state in {"current", "scanning", "dirty"} and self.error is None
         version = report.version
         self.report, self.error, self.traceback = report, None, None
         self.unannounced += report.unannounced
         self.last_change_ns = version.sealed_ns
         reconcile_s = self._config.watch.reconcile_seconds
-        self._schedule.succeed(report, self.began_s, anyio.current_time(), reconcile_s, watched=self.watch.armed)
+        now, armed = anyio.current_time(), self.watch.armed
+        self._schedule.succeed(report, order.paths, self.began_s, now, reconcile_s, watched=armed)
         self.state = "incomplete" if version.problems else "current"
         if version.problems == 0 and (report.sealed or not was_whole):
             await self._on_whole()

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from reprod.fs.read import LARGEST, WRITE_BACK_NS
+
 UNKNOWN = "unknown"
 
 # Kernel file systems whose stamps carry (multigrain or tick) sub-10-ms resolution. ext2 and ext3 are not among them:
@@ -145,6 +147,11 @@ def settle_slack_ns(fs_type: str) -> int:
     if is_network(fs_type):
         return 3_000_000_000
     return 20_000_000 if fs_type in _FINE_STAMPS else 2_000_000_000
+
+
+def unseen_writes_ns(fs_type: str) -> int:
+    """Return for how long after its ctime a mapped file may be written without a trace (``reprod.fs.read``)."""
+    return LARGEST if fs_type in {"tmpfs", "ramfs", "hugetlbfs"} else WRITE_BACK_NS
 
 
 def boot_id() -> str | None:

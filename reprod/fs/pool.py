@@ -19,7 +19,7 @@ from reprod.fs.batch import BATCH_FILES, GROUP_OVERHEAD, NAME_OVERHEAD, Group, O
 from reprod.fs.ladder import Ladder
 from reprod.fs.pace import Pace, Readers
 from reprod.fs.process import WorkerProcess
-from reprod.fs.read import UNREADABLE, VANISHED, Answer, read_at
+from reprod.fs.read import UNREADABLE, VANISHED, WRITE_BACK_NS, Answer, read_at
 from reprod.fs.worker import LARGE, answer_batch, pack_answers
 
 MAX_WORKERS = 8
@@ -34,6 +34,7 @@ class HashPool:
 
     :param root: descriptor of the dataset's root, the caller's.
     :param slack_ns: how far from its ctime the read of a file must begin.
+    :param unseen_ns: what changed less than this ago must not be open for writing.
     :param extra: algorithms beside sha256.
     :param workers: 0 means as many as there are processors, at most 8.
     :param slow: the disk may lose by several readers (it seeks, or is another host's): begin with one, try more.
@@ -45,12 +46,13 @@ class HashPool:
         root: int,
         *,
         slack_ns: int,
+        unseen_ns: int = WRITE_BACK_NS,
         extra: tuple[str, ...] = (),
         workers: int = 0,
         slow: bool = False,
         pace: Pace | None = None,
     ) -> None:
-        self._root, self._slack_ns, self._extra = root, slack_ns, extra
+        self._root, self._slack_ns, self._unseen_ns, self._extra = root, slack_ns, unseen_ns, extra
         self.workers = workers or min(MAX_WORKERS, len(os.sched_getaffinity(0)))
         self.readers = Readers(self.workers, slow=slow)
         self._pace = pace or Pace(0)
@@ -157,7 +159,8 @@ class HashPool:
     def _hash_here(self, batch: OpenBatch) -> None:
         with Ladder(self._root) as ladder:
             self._pace.charge(batch.size)
-            answers = answer_batch(ladder, batch.asked(), self._slack_ns, self._extra, read=batch.read)
+            rules = self._slack_ns, self._extra, self._unseen_ns
+            answers = answer_batch(ladder, batch.asked(), *rules, read=batch.read)
         self._ready.append(self._results(batch, answers))
 
     def _results(self, batch: OpenBatch, answers: list[Answer]) -> Results:
@@ -215,7 +218,7 @@ class HashPool:
 
     def _spawn(self) -> None:
         try:
-            worker = WorkerProcess(self._root, self._slack_ns, self._extra)
+            worker = WorkerProcess(self._root, self._slack_ns, self._unseen_ns, self._extra)
         except OSError:
             self.workers = len(self._alive)  # what runs must do
             return
@@ -247,7 +250,8 @@ class HashPool:
         try:
             with Ladder(self._root) as ladder:
                 fd = ladder.open(directory) if directory else self._root
-                answer = read_at(fd, name, self._slack_ns, self._extra, None, self._between_chunks)
+                rules = self._slack_ns, self._extra, self._unseen_ns
+                answer = read_at(fd, name, *rules, None, self._between_chunks)
         except (FileNotFoundError, NotADirectoryError):
             answer = (VANISHED, None, None, None, 0)
         except OSError as error:

@@ -16,8 +16,8 @@ QUEUED_BATCHES = 12  # 25 ms of work: longer than the caller is away to write a 
 
 #: Isolated and without `site`, which takes half of the start; the parent's path finds reprod, and blake3 if need be.
 _BOOT = (
-    "import sys; sys.path[:] = sys.argv[4].split('\\n'); from reprod.fs.worker import main; "
-    "main(int(sys.argv[1]), int(sys.argv[2]), tuple(filter(None, sys.argv[3].split(','))))"
+    "import sys; sys.path[:] = sys.argv[5].split('\\n'); from reprod.fs.worker import main; "
+    "main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), tuple(filter(None, sys.argv[4].split(','))))"
 )
 
 
@@ -25,14 +25,22 @@ class WorkerProcess:
     """Spawned with a descriptor of the root. Raises OSError if there is no process to be had.
 
     :param slack_ns: how far from its ctime the read of a file must begin.
+    :param unseen_ns: what changed less than this ago must not be open for writing.
     :param extra: algorithms beside sha256.
     """
 
-    def __init__(self, root: int, slack_ns: int, extra: tuple[str, ...]) -> None:
+    def __init__(self, root: int, slack_ns: int, unseen_ns: int, extra: tuple[str, ...]) -> None:
         package = str(Path(__file__).parents[2])  # found even where an import hook finds reprod for the parent
         path = "\n".join(os.path.abspath(entry) for entry in [package, *sys.path])
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _BOOT, str(root), str(slack_ns), ",".join(extra), path],
+            [
+                *(sys.executable, "-I", "-S", "-c", _BOOT),
+                str(root),
+                str(slack_ns),
+                str(unseen_ns),
+                ",".join(extra),
+                path,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

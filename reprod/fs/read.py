@@ -5,13 +5,20 @@ path), as many bytes came as the size says, and the read began at least ``slack`
 the same clock tick would leave no trace. Only regular files are opened: O_NOFOLLOW | O_NONBLOCK, then fstat.
 Nothing is mapped, because a truncation during the read would be a SIGBUS.
 
+A store to a mapped page that is dirty already leaves no trace at all until the page was written back or the mapping is
+closed. So a file that changed lately, and that somebody has open for writing, is a moving target too: the kernel grants
+no read lease on it. It says so to the file's owner and to root; who is neither cannot tell, and then only the event of
+the closing does (``reprod.fs.watch_inotify``).
+
 Worker processes import this, so it imports next to nothing and answers in plain tuples; ``reprod.fs.hash`` gives them
 names. Times are Unix nanoseconds.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
+import signal
 import stat
 import time
 from operator import attrgetter
@@ -32,6 +39,11 @@ SECOND_NS = 1_000_000_000
 
 #: Stamps that are whole seconds come from a file system that keeps no finer ones (ext4 with 128-byte inodes).
 WHOLE_SECOND_SLACK_NS = 1_100_000_000
+
+#: For how long after its ctime a file may be written through a mapping without a further trace: dirty pages are written
+#: back after 30 s, which is looked for every 5 s (vm.dirty_expire_centisecs, dirty_writeback_centisecs), and the next
+#: store sets the ctime anew. tmpfs writes nothing back: there it is for ever.
+WRITE_BACK_NS = 60 * SECOND_NS
 
 #: What SQLite holds. An mtime can be set beyond it (the year 2262), and some file systems number inodes beyond it.
 LARGEST = (1 << 63) - 1
@@ -76,11 +88,13 @@ def read_at(
     name: bytes,
     slack_ns: int,
     extra: tuple[str, ...] = (),
+    unseen_ns: int = WRITE_BACK_NS,
     limit: int | None = None,
     between: "Callable[[int], bool] | None" = None,
 ) -> Answer:
     """Digest ``name`` in the open directory: sha256 and the ``extra`` algorithms in one read.
 
+    :param unseen_ns: a file that changed less than this ago must not be open for writing.
     :param limit: a file of this size or more is not read: LARGE, with its stat.
     :param between: called with the size of each chunk of a large file; true means stop: the read is UNSTABLE then.
     """
@@ -105,7 +119,11 @@ def read_at(
         else:
             sha256, more = _digest(fd, size, extra, between)
         # One stat of the path answers for the descriptor too: the inode is open, so the same number is the same file.
-        if sha256 is None or stat_tuple(os.stat(name, dir_fd=directory, follow_symlinks=False)) != before:
+        if (
+            sha256 is None
+            or stat_tuple(os.stat(name, dir_fd=directory, follow_symlinks=False)) != before
+            or (began - before[3] < unseen_ns and _is_open_for_writing(fd))
+        ):
             return UNSTABLE, None, None, None, 0
     except FileNotFoundError:
         return VANISHED, None, None, None, 0
@@ -118,6 +136,27 @@ def read_at(
     finally:
         if fd >= 0:
             os.close(fd)
+
+
+def _is_open_for_writing(fd: int) -> bool:
+    """Whether somebody may still write to this file; False where the kernel does not say, or not to us.
+
+    The lease ends when the caller closes the file, at once. Until then who opens it for writing waits for us, some
+    microseconds, and we get a signal, which is one that nobody minds: SIGIO, the default, would end this process.
+    """
+    if _F_SETLEASE is None:
+        return False
+    try:
+        fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, _F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    return False
+
+
+#: Linux only; Python names one of them.
+_F_SETLEASE: int | None = getattr(fcntl, "F_SETLEASE", None)
+_F_SETSIG = 10
 
 
 def stat_of_unreadable(directory: int, name: bytes) -> Stat | None:

@@ -39,12 +39,14 @@ class Hint:
     """Something changed at ``path`` (relative to the root; ``b""`` is the whole tree), and we saw it at ``seen_ns``.
 
     ``lag_ns``: it happened at most so long before. ``overflow``: so much changed at once that events were dropped.
+    ``closed``: a file that was open for writing is not any more, so it is worth reading at once.
     """
 
     path: bytes
     seen_ns: int
     lag_ns: int = 0
     overflow: bool = False
+    closed: bool = False
 
 
 class WatchFailure(Exception):  # noqa: N818 - it is a state of the watch that callers branch on, not an error shown to people

@@ -19,6 +19,7 @@ from typing import Literal
 from reprod.fs import mounts
 from reprod.fs.inotify import (
     ATTRIB,
+    CLOSE_WRITE,
     CREATE,
     DELETE,
     DELETE_SELF,
@@ -175,7 +176,7 @@ class InotifyWatcher:
         return True
 
     def _hand_over(self, source: "_Source", *, overflow: bool = False) -> None:
-        paths, cookies = source.taken()
+        paths, closed, cookies = source.taken()
         if self._stopping.is_set():
             return
         now_ns = time.time_ns()
@@ -183,7 +184,7 @@ class InotifyWatcher:
         if overflow:
             self._on_hints([Hint(b"", now_ns, lag_ns, overflow=True)])
         elif paths:
-            self._on_hints([Hint(path, now_ns, lag_ns) for path in paths])
+            self._on_hints([Hint(path, now_ns, lag_ns, closed=path in closed) for path in paths])
         for name in cookies:  # after the hints: whoever sees the cookie may rely on them
             self._on_cookie(os.fsdecode(name))
 
@@ -225,6 +226,7 @@ class _Source:
         self.inotify = Inotify()
         self._only = only
         self._paths: set[bytes] = set()
+        self._closed: set[bytes] = set()
         self._names: list[bytes] = []
         self._orphans: list[Node] = []
         self._root = root
@@ -253,11 +255,11 @@ class _Source:
                 self.tree.drop(node)
         return True
 
-    def taken(self) -> tuple[set[bytes], list[bytes]]:
-        """Return what changed and which cookies were seen since the last call."""
-        paths, names = self._paths, self._names
-        self._paths, self._names = set(), []
-        return paths, names
+    def taken(self) -> tuple[set[bytes], set[bytes], list[bytes]]:
+        """Return what changed, what of it was closed, and which cookies were seen since the last call."""
+        taken = self._paths, self._closed, self._names
+        self._paths, self._closed, self._names = set(), set(), []
+        return taken
 
     def look_again(self, path: bytes) -> None:
         """Watch a directory that may be new, then hint at all of it."""
@@ -297,6 +299,8 @@ class _Source:
         if mask & ISDIR and name:
             self._take_directory(node, mask, path, name)
         self._paths.add(path)
+        if mask & CLOSE_WRITE:
+            self._closed.add(path)
 
     def _take_directory(self, node: Node, mask: int, path: bytes, name: bytes) -> None:
         child = node.children.get(name)

@@ -72,7 +72,8 @@ class Look:
         self._root, self._db, self._wanted, self._prepare = root, db, wanted, prepare
         self._checkpoint = checkpoint
         self._slack = mounts.settle_slack_ns(root.identity.fs_type)
-        self._pool = HashPool(root.fd, slack_ns=self._slack, extra=extra)
+        unseen_ns = mounts.unseen_writes_ns(root.identity.fs_type)
+        self._pool = HashPool(root.fd, slack_ns=self._slack, unseen_ns=unseen_ns, extra=extra)
         self._again: list[Sight] | None = []
         self._added = 0
 

@@ -120,6 +120,7 @@ def refresh(
         with HashPool(
             root.fd,
             slack_ns=slack_ns,
+            unseen_ns=mounts.unseen_writes_ns(root.identity.fs_type),
             extra=tuple(a for a in dataset.algorithms if a != "sha256"),
             workers=settings.workers,
             slow=not gains,

@@ -1,8 +1,12 @@
 """One file: clean, or why not."""
 
 import hashlib
+import mmap
 import os
 import socket
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -86,3 +90,68 @@ def test_noatime_is_given_up_where_it_is_refused(tmp_path: Path, monkeypatch: py
     time.sleep(0.01)
     monkeypatch.setattr(os, "open", refuse)
     assert hashed(tmp_path).outcome == Outcome.CLEAN
+
+
+@pytest.mark.parametrize("how", ["open", "mapped"])
+@pytest.mark.parametrize("size", [5000, CHUNK + 1])
+def test_a_young_file_that_is_open_for_writing_is_a_moving_target(tmp_path: Path, how: str, size: int) -> None:
+    """Also when only a mapping is left of it: a store to a dirty page changes no stat. Closed, or old, it is clean."""
+    file = tmp_path / "f"
+    file.write_bytes(b"x" * size)
+    time.sleep(0.01)
+    assert hashed(tmp_path).outcome == Outcome.CLEAN
+    writer = open(file, "r+b")  # noqa: SIM115 - closed below
+    page = mmap.mmap(writer.fileno(), 4096) if how == "mapped" else None  # noqa: TID251 - somebody else's
+    if page is not None:
+        writer.close()
+    assert hashed(tmp_path).outcome == Outcome.UNSTABLE
+    assert hashed(tmp_path, unseen_ns=0).outcome == Outcome.CLEAN
+    page.close() if page is not None else writer.close()
+    assert hashed(tmp_path).outcome == Outcome.CLEAN
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming somebody else needs root")
+def test_who_is_not_the_owner_cannot_tell(tmp_path: Path) -> None:
+    """The kernel gives a lease to the owner and to root only; for others the file is as clean as its stat says."""
+    (tmp_path / "f").write_bytes(b"x")
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    time.sleep(0.01)
+    script = (
+        "import os, sys; from reprod.fs.read import read_at; os.setgid(65534); os.setuid(65534); "
+        "print(read_at(int(sys.argv[1]), b'f', 1)[0])"
+    )
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with open(tmp_path / "f", "r+b"):
+            command = [sys.executable, "-c", script, str(folder)]
+            done = subprocess.run(command, pass_fds=(folder,), capture_output=True, text=True, timeout=30, check=True)
+    finally:
+        os.close(folder)
+    assert done.stdout == f"{int(Outcome.CLEAN)}\n"
+
+
+def test_asking_does_no_harm(tmp_path: Path) -> None:
+    """While a file is asked about 2,000 times, a writer opens it all the time: it never fails, and nobody is killed."""
+    file = tmp_path / "f"
+    file.write_bytes(b"x")
+    stop, failures, opened = threading.Event(), [], [0]
+
+    def write() -> None:
+        while not stop.is_set():
+            try:
+                os.close(os.open(file, os.O_WRONLY))
+                opened[0] += 1
+            except OSError as error:
+                failures.append(error)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        outcomes = {hashed(tmp_path).outcome for _ in range(2000)}
+    finally:
+        stop.set()
+        writer.join()
+    assert failures == []
+    assert opened[0] > 100
+    assert outcomes <= {Outcome.CLEAN, Outcome.UNSTABLE, Outcome.RACY}
