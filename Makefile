@@ -1,11 +1,12 @@
 # Each target makes its own virtual environment in .venv first, on any machine with Python 3.11 or newer and pip.
 #   make demo     show the main job end to end        make check    lint, types, layers
 #   make test     the tests (ARGS="-k name")          make bench    the benchmarks (ARGS="--only no-change", or --help)
-#   make clean    remove what these made              make bench-peers   the tools that those compare with
+#   make torture  the long forms: hours of chaos      make bench-peers   the tools that those compare with
+#   make clean    remove what these made
 # Another interpreter: make test PYTHON=python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-peers clean
+.PHONY: help demo test torture check bench bench-peers clean
 
 # The first one on the path that is new enough.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -18,13 +19,23 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
 help:
-	@sed -n '2,4s/^# //p' Makefile
+	@sed -n '2,5s/^# //p' Makefile
 
 demo: $(VENV)/.installed
 	$(BIN)/reprod demo $(ARGS)
 
 test: $(VENV)/.developing
 	$(BIN)/python -m pytest $(ARGS)
+
+# What `make test` does in seconds, for hours; each variable is the test's own, and can be set.
+torture: export REPROD_MACHINE ?= 1000
+torture: export REPROD_MODEL ?= 4000
+torture: export REPROD_TORTURE ?= 200
+torture: export REPROD_KILLS ?= 200
+torture: export REPROD_SOAK_S ?= 3600
+torture: $(VENV)/.developing
+	$(BIN)/python -m pytest --timeout 14400 -s tests/fs/test_watch_torture.py tests/ops/test_index_equals_files.py \
+		tests/store/test_binding_model.py tests/e2e/test_e2e_kills.py tests/e2e/test_e2e_soak.py $(ARGS)
 
 check: $(VENV)/.developing
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ code of its class; anything else is a bug and says so with 70. Only the module o
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,12 +13,13 @@ from typing import cast
 
 from reprod.cli import render
 from reprod.cli.tree import build_parser
-from reprod.errors import ReprodError
+from reprod.errors import ReprodError, StateError
 
 INTERRUPTED = 130
 BUG = 70
 # What a shell reports for a process that SIGPIPE ended: `reprod log x | head -1` is no failure worth words.
 BROKEN_PIPE = 141
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,6 +27,8 @@ def main(argv: Sequence[str]) -> int:
     if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
         # A name that this terminal's encoding lacks must be shown escaped, not end the listing.
         sys.stdout.reconfigure(errors="backslashreplace")
+    elif sys.stdout is None:  # closed by the shell: no file of ours may get its number
+        _silence_stdout()
     args = build_parser().parse_args(argv)
     try:
         code = _handler(args.run)(args)
@@ -32,12 +36,19 @@ def main(argv: Sequence[str]) -> int:
             sys.stdout.flush()
     except ReprodError as error:
         _say(error.message, error.hint)
+        _unwritable()
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         _silence_stdout()
         return BROKEN_PIPE
+    except OSError as error:
+        # Our own files are written by who says which one it was; what is left without a name is standard output.
+        if _unwritable() is None and (error.filename is not None or error.errno not in _NO_ROOM):
+            return _bug(error)
+        _say(f"standard output cannot be written: {error.strerror}", "make room where it leads")
+        return StateError.exit_code
     except Exception as error:  # noqa: BLE001 - the outermost door: a traceback helps developers, one line helps users
         return _bug(error)
     return code
@@ -71,6 +82,19 @@ def _bug(error: Exception) -> int:
     hint = "please report it with the traceback" if debug else "REPROD_DEBUG=1 and the same command print the traceback"
     _say(f"a bug in reprod: {type(error).__name__}: {error}{where}", hint)
     return BUG
+
+
+def _unwritable() -> OSError | None:
+    """Return why standard output cannot be written, if so; nothing is written there any more then."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        _silence_stdout()
+        return error
+    except ValueError:  # closed
+        pass
+    return None
 
 
 def _silence_stdout() -> None:

@@ -18,7 +18,7 @@ from reprod.cli import codes, render
 from reprod.cli.screen import ProgressLine, Screen
 from reprod.core.entry import Entry, named
 from reprod.core.manifest import Header, document, document_chunks, looked_at
-from reprod.errors import UsageError
+from reprod.errors import StateError, UsageError
 
 if TYPE_CHECKING:
     from reprod.ops.generate import Generated
@@ -143,14 +143,21 @@ def _print(found: "Generated", schema: str | None) -> list[str]:
     """Write the document to standard output; return what it warns of."""
     warnings: list[str] = []
     header = replace(found.header, schema=schema)
-    sys.stdout.flush()
+    if sys.stdout is None:  # closed by the shell
+        raise StateError("there is no standard output", hint="write to a file: --output FILE")
 
     def write(entries: Iterator[Entry]) -> None:
-        for piece in document_chunks(header, looked_at(entries, warnings)):
-            sys.stdout.buffer.write(piece)
+        try:
+            for piece in document_chunks(header, looked_at(entries, warnings)):
+                sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            hint = "make room, or write elsewhere: --output FILE"
+            raise StateError(f"standard output cannot be written: {error.strerror}", hint=hint) from error
 
     found.read(write)
-    sys.stdout.buffer.flush()
     return warnings
 
 

@@ -2,10 +2,12 @@
 
 Rule: a terminal gets colour, tables that fit and prose that is wrapped; anything else (pipe, file) gets plain text that
 is never cut, and a path is never cut anywhere. Colour is never the only carrier of a meaning. NO_COLOR, then
-FORCE_COLOR or CLICOLOR_FORCE, then TERM=dumb, then isatty decide. Widths are terminal columns.
+FORCE_COLOR or CLICOLOR_FORCE, then TERM=dumb, then isatty decide. Nothing but those colours acts on a terminal, even
+where a caller forgot ``render.safe``, as for what should have been a number. Widths are terminal columns.
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from typing import Any, Self, TextIO
 from reprod.cli import render
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_PAINT = re.compile(f"(\x1b\\[(?:0|{'|'.join(_CODES.values())})m)")
 _MARKS = {"good": ("●", "*"), "busy": ("◐", "~"), "new": ("○", "o"), "warn": ("▲", "!"), "bad": ("✗", "x")}
 _ASCII = str.maketrans({"·": "|", "→": ">", "…": "~", "−": "-", "━": "=", "╸": ">"})
 
@@ -29,7 +32,8 @@ Cell = tuple[str, str]
 class Screen:
     """One output stream; ``width`` is None where nothing is to be cut."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
+        stream = stream or open(os.devnull, "w")  # noqa: SIM115 - a closed standard output, until the process ends
         self._stream = stream
         self.terminal = _is_terminal(stream)
         self.colour = _wants_colour(self.terminal)
@@ -39,6 +43,7 @@ class Screen:
 
     def line(self, text: str = "") -> None:
         """Write one line."""
+        text = "".join(part if i % 2 else render.safe(part) for i, part in enumerate(_PAINT.split(text)))
         self._stream.write((text if self.unicode else text.translate(_ASCII)) + "\n")
 
     def prose(self, text: str, indent: int = 0, colour: str = "") -> None:
@@ -62,7 +67,7 @@ class Screen:
 
     def rewrite(self, text: str) -> None:
         """Replace the current line of a terminal, cut to its width."""
-        text = text if self.unicode else text.translate(_ASCII)
+        text = render.safe(text if self.unicode else text.translate(_ASCII))
         self._stream.write("\r\x1b[K" + cut(text, (self.width or 80) - 1))
         self._stream.flush()
 

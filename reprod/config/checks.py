@@ -86,6 +86,10 @@ def patterns(value: object) -> tuple[str, ...]:
     from reprod.core.pattern import Selection
 
     for line in lines:
+        if line.lstrip().startswith("#"):
+            raise UnfitError(
+                "patterns in gitignore syntax", f"{line!r} is a comment; a name that begins so is '\\#...'"
+            )
         try:
             Selection(include=(line,)).takes_file(b"x")
         except ValueError as error:

@@ -4,6 +4,7 @@ Exclude wins; no include means everything. Patterns and paths are compared byte 
 each byte to one character), so a name that is not UTF-8 is matched like any other, and ``?`` is one byte as in git.
 """
 
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -103,4 +104,36 @@ def _spec(lines: Iterable[bytes]) -> Any:
         return None
     from pathspec import GitIgnoreSpec
 
-    return GitIgnoreSpec.from_lines(line.decode("latin-1") for line in lines)
+    try:
+        return GitIgnoreSpec.from_lines(_without_classes(line.decode("latin-1")) for line in lines)
+    except re.error:
+        raise ValueError(f"{_first_bad(lines)!r} is no gitignore pattern") from None
+
+
+def _without_classes(line: str) -> str:
+    """Write out the POSIX classes that git knows and pathspec does not: ``[[:digit:]]`` is ``[0-9]``."""
+    return _CLASS.sub(lambda found: _CLASSES.get(found[1], found[0]), line) if "[:" in line else line
+
+
+def _first_bad(lines: list[bytes]) -> str:
+    from pathspec import GitIgnoreSpec
+
+    for line in lines:
+        try:
+            GitIgnoreSpec.from_lines([_without_classes(line.decode("latin-1"))])
+        except (re.error, ValueError):
+            return display(line)
+    return display(b" ".join(lines))
+
+
+_CLASS = re.compile(r"\[:([a-z]+):\]")
+_CLASSES = {
+    "alnum": "a-zA-Z0-9",
+    "alpha": "a-zA-Z",
+    "blank": " \t",
+    "digit": "0-9",
+    "lower": "a-z",
+    "space": " \t\n\r\f\v",
+    "upper": "A-Z",
+    "xdigit": "0-9A-Fa-f",
+}

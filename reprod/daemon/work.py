@@ -28,6 +28,7 @@ from reprod.daemon.view import WatchView, watch_without
 from reprod.daemon.watcher import WatchService
 from reprod.errors import DamagedError, DatasetUnavailableError, ReprodError, StateError
 from reprod.fs.pace import Limits
+from reprod.fs.root import split_root
 from reprod.ops.findings import Counts
 from reprod.ops.plan import Order
 from reprod.ops.refresh import Report, Settings, refresh
@@ -80,10 +81,7 @@ class DatasetWork:
         self._gap: tuple[int, str] | None = None
         self._schedule = Schedule()
         self.dirty = DirtySet(self._ring)
-        only = None
-        root = dataset.path
-        if os.path.isfile(root):
-            root, only = os.path.dirname(root), os.fsencode(os.path.basename(root))
+        root, name = split_root(dataset.path)
         self.watch = WatchService(
             dataset.name,
             os.fsencode(root),
@@ -93,7 +91,7 @@ class DatasetWork:
             backend=config.watch.backend,
             make_watcher=partial(watch_without, os.path.realpath(config.state_dir), config.watch.backend),
             on_gap=self._note_gap,
-            only=only,
+            only=os.fsencode(name) if name is not None else None,
         )
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:

@@ -51,10 +51,19 @@ class Root:
             fd = os.open(IGNORE_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
         except OSError:
             return ()
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            return ()
         with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return ()
             return tuple(file.read(MAX_IGNORE_BYTES).splitlines())
+
+
+def split_root(path: str) -> tuple[str, str | None]:
+    """Return the folder of a root, and the name in it if the root is one file; a symlink to a file stands for that."""
+    if not os.path.isfile(path):
+        return path, None
+    folder, name = os.path.split(os.path.realpath(path) if os.path.islink(path) else path)
+    return folder, name
 
 
 def open_root(path: str) -> Root:
@@ -64,12 +73,12 @@ def open_root(path: str) -> Root:
     """
     try:
         mode = os.stat(path).st_mode
-        only = os.fsencode(os.path.basename(path)) if stat.S_ISREG(mode) else None
+        folder, name = split_root(path)
+        only = os.fsencode(name) if name is not None else None
         if only is None and not stat.S_ISDIR(mode):
             raise DatasetUnavailableError(
                 f"{path} is neither a directory nor a regular file", hint="register another path"
             )
-        folder = os.path.dirname(path) if only is not None else path
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise DatasetUnavailableError(

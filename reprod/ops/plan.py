@@ -7,7 +7,7 @@ import msgspec
 
 from reprod.config import DatasetConfig
 from reprod.core.pattern import Selection
-from reprod.errors import DatasetUnavailableError
+from reprod.errors import ConfigError, DatasetUnavailableError
 from reprod.fs import mounts
 from reprod.fs.mounts import RootIdentity
 from reprod.fs.root import Root, known_since_ns
@@ -39,8 +39,11 @@ class Plan:
 
 
 def select(dataset: DatasetConfig, root: Root) -> Selection:
-    """Return what the dataset takes from its root, its .reprodignore as it is now included."""
-    return Selection(
+    """Return what the dataset takes from its root, its .reprodignore as it is now included.
+
+    :raises ConfigError: a line of it is no pattern.
+    """
+    selection = Selection(
         include=dataset.include,
         exclude=dataset.exclude,
         ignore=root.ignore_lines() if root.only is None else (),
@@ -49,6 +52,11 @@ def select(dataset: DatasetConfig, root: Root) -> Selection:
         algorithms=dataset.algorithms,
         until=dataset.until,
     )
+    try:
+        selection.takes_file(b"x")  # compiles the patterns
+    except ValueError as error:  # those of the configuration were tried when it was read
+        raise ConfigError(f"{root.path}/.reprodignore: {error}", hint="mend or remove that line") from None
+    return selection
 
 
 def make_plan(db: Database, root: Root, selection: Selection, order: Order, now_ns: int) -> Plan:

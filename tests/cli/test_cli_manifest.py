@@ -296,3 +296,39 @@ def test_progress_on_a_terminal_only(data: Path, tmp_path: Path) -> None:
     assert b"manifest reading" in shown
     assert shown.endswith(b"\r\x1b[K")
     assert out.startswith(str(data))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["manifest", "data", "--include", "[z-a]"], 2, "'[z-a]' is no gitignore pattern"),
+        (["manifest", "data", "--include", "#x"], 2, "'#x' is a comment"),
+    ],
+)
+def test_what_cannot_be_meant(reprod: Run, data: Path, arguments: list[str], code: int, said: str) -> None:
+    """A bad pattern or path is said as such, before anything is read."""
+    done = reprod(*arguments)
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+
+
+def test_a_bad_line_of_reprodignore(reprod: Run, data: Path) -> None:
+    """It is named with its file, and is no bug of reprod."""
+    (data / ".reprodignore").write_text("*.tmp\n[z-a]\n")
+    done = reprod("manifest", "data")
+    assert done.code == 78
+    assert f"{data}/.reprodignore: '[z-a]' is no gitignore pattern" in done.err
+
+
+@pytest.mark.parametrize("command", [["manifest", "data"], ["dataset", "list"], ["--version"]])
+@pytest.mark.parametrize("where", ["> /dev/full", ">&-"])
+def test_standard_output_that_cannot_be_written(data: Path, command: list[str], where: str) -> None:
+    """It is full or closed: said in one line, and no bug."""
+    line = " ".join([sys.executable, "-m", "reprod", *command, where])
+    variables = {**os.environ, "REPROD_STATE_DIR": str(data.parent / "state")}
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=data.parent, env=variables, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode in ({77} if command[0] == "manifest" else {0, 77, 120})
+    assert "a bug" not in done.stderr
+    assert "Traceback" not in done.stderr

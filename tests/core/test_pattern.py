@@ -80,3 +80,28 @@ def test_record_is_json() -> None:
         record = json.loads(json.dumps(selection.record()))
         assert Selection.of_record(record) == selection
     assert Selection(ignore=(b"\xff",)).record()["ignore_file"] == ["\\xff"]
+
+
+@pytest.mark.parametrize("bad", ["[z-a]", "a/[9-1]*"])
+def test_what_is_no_pattern_is_a_value_error(bad: str) -> None:
+    """A range that is none is said with its line, wherever it stands; no other exception gets out."""
+    for selection in (
+        Selection(include=("ok", bad)),
+        Selection(exclude=(bad,)),
+        Selection(ignore=(b"ok", bad.encode())),
+    ):
+        with pytest.raises(ValueError, match="is no gitignore pattern") as caught:
+            selection.takes_file(b"x")
+        assert repr(bad) in str(caught.value)
+
+
+def test_posix_classes_mean_what_git_says() -> None:
+    """pathspec would warn of them and match nothing."""
+    selection = Selection(include=("[[:digit:]_]x", "[![:space:]]y"))
+    assert [selection.takes_file(path) for path in (b"1x", b"_x", b"ax", b"ay", b" y")] == [
+        True,
+        True,
+        False,
+        True,
+        False,
+    ]

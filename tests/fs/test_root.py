@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reprod.errors import DatasetUnavailableError
-from reprod.fs.root import known_since_ns, open_root
+from reprod.fs.root import known_since_ns, open_root, split_root
 
 
 def test_missing_and_wrong_roots_say_what_to_do(tmp_path: Path) -> None:
@@ -51,6 +51,24 @@ def test_ignore_lines(tmp_path: Path) -> None:
         ignore.unlink()
         os.mkfifo(ignore)
         assert opened.ignore_lines() == ()
+        ignore.unlink()
+        ignore.mkdir()
+        assert opened.ignore_lines() == ()
+
+
+def test_a_symlink_to_a_file_stands_for_the_file(tmp_path: Path) -> None:
+    """As one to a directory stands for that; retargeted, the root is another."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").touch()
+    link = tmp_path / "link"
+    link.symlink_to("one/f")
+    assert split_root(str(link)) == (str(tmp_path / "one"), "f")
+    with open_root(str(link)) as opened:
+        assert opened.only == b"f"
+        link.unlink()
+        link.symlink_to("two/f")
+        assert not opened.is_still_there()
 
 
 def test_known_since_is_never_too_old(tmp_path: Path) -> None:
