@@ -102,6 +102,8 @@ class Client:
             self._socket.sendall(line)
         except TimeoutError:
             raise self._silent(wait_s) from None
+        except BrokenPipeError:
+            pass  # it closed the connection, and may have said why: that is read next
         except OSError as error:
             raise self._gone(error.strerror or str(error)) from error
 

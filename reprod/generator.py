@@ -85,6 +85,7 @@ class DataManifestGenerator:
         from reprod.sinks import inprocess
 
         _check(manifest)
+        _check_artifact_path(artifact_path)
         run = inprocess.find_run()
         with TemporaryDirectory(prefix="reprod-") as folder:
             file = self.save_manifest(manifest, Path(folder) / ARTIFACT)
@@ -95,11 +96,13 @@ class DataManifestGenerator:
 
         Returns ``valid``, ``complete``, ``missing_files``, ``hash_mismatches`` and the other fields of docs/cli.md,
         "reprod.verify/1". Raises DamagedError for a manifest that is damaged or hostile, DatasetUnavailableError
-        where there is nothing at ``path``.
+        where there is nothing at ``path``, UsageError for an empty one.
         """
         from reprod.ops.manifest_file import claims_of, read_claims
         from reprod.ops.verify import validate
 
+        if not os.fspath(path):
+            raise UsageError("the path of the files is empty", hint="give the folder, '.' for the current one")
         claims = claims_of(manifest) if isinstance(manifest, Mapping) else read_claims(os.fsdecode(manifest))
         return validate(claims, os.path.abspath(os.fsdecode(path)), mode="full")
 
@@ -110,4 +113,15 @@ def _check(manifest: object) -> None:
         raise UsageError(
             f"a {type(manifest).__name__} without a list of files is no manifest",
             hint="pass what generate_manifest returned",
+        )
+
+
+def _check_artifact_path(path: object) -> None:
+    """Raise UsageError for what MLflow would not take as a folder of a run's artifacts; it blames the server."""
+    if not isinstance(path, str):
+        raise UsageError(f"artifact_path is a {type(path).__name__}, not text", hint="data_manifest is the usual one")
+    if path and (path.startswith("/") or any(part in {"", ".", ".."} for part in path.split("/"))):
+        raise UsageError(
+            f"artifact_path {path!r} is no folder below the artifacts of a run",
+            hint="give names with '/' between them, without '.', '..', and '/' at either end",
         )

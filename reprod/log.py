@@ -1,12 +1,15 @@
 """Log lines of the daemon: for a person on a terminal, else one JSON object a line, on standard error.
 
 Rule: every string of an event, a traceback included, passes ``redact_text`` before it is written (law 10), and no
-state of standard error (closed, full, a reader that went away) may stop or kill the daemon. Records of other libraries
-that use ``logging`` come out the same way. Times are RFC 3339 UTC.
+state of standard error (closed, full, a reader that went away) may stop or kill the daemon: a line that nobody takes is
+dropped, and the next one that gets through says how many were (``lines_lost``). Records of other libraries that use
+``logging`` come out the same way. Times are RFC 3339 UTC.
 """
 
+import io
 import logging
 import os
+import select
 import sys
 import threading
 from typing import Any, TextIO, cast
@@ -15,10 +18,14 @@ import structlog
 
 from reprod.core.redact import redact_text
 
+#: How long a line waits for a reader that was there a moment ago; while none is, no line waits.
+STALL_MS = 100
+
 
 def configure(stream: TextIO | None = None) -> None:
     """Send all logging of this process to ``stream`` (default: standard error); REPROD_DEBUG=1 adds debug lines."""
-    target = sys.stderr if stream is None else stream
+    target = stream or sys.stderr or io.StringIO()  # there is no stderr where the process was started with it closed
+    output = _Output(target)
     level = logging.DEBUG if os.environ.get("REPROD_DEBUG", "") not in {"", "0"} else logging.INFO
     structlog.configure(
         processors=[
@@ -26,11 +33,12 @@ def configure(stream: TextIO | None = None) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            output.confess,
             _redact,
             _renderer(target),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: _Output(target),
+        logger_factory=lambda *_: output,
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -46,20 +54,61 @@ def get_logger(**context: object) -> structlog.typing.FilteringBoundLogger:
 
 
 class _Output:
-    """Writes one line at a time and survives whatever the stream does."""
+    """Writes one line at a time, survives whatever the stream does, and never waits long for its reader."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._fd = _descriptor(stream)
+        self._lost = 0
+        self._stalled = False
+        self._cut = False  # a line was dropped half written
 
     def msg(self, message: str) -> None:
         try:
             with _LOCK:
-                self._stream.write(message + "\n")
-                self._stream.flush()
+                if self._fd is None:
+                    self._stream.write(message + "\n")
+                    self._stream.flush()
+                else:
+                    self._write(self._fd, message)
         except (OSError, ValueError):  # ValueError is "I/O operation on closed file"
             pass
 
     debug = info = warning = error = critical = exception = log = msg
+
+    def confess(self, _logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """Say with the first line that gets through again how many did not."""
+        if self._lost and self._is_ready(0):
+            event["lines_lost"], self._lost = self._lost, 0
+        return event
+
+    def _write(self, fd: int, message: str) -> None:
+        """Write past the stream's buffer, which could only wait: a pipe that is ready takes ``PIPE_BUF`` at once."""
+        encoded = (message + "\n").encode(self._stream.encoding or "utf-8", "backslashreplace")
+        rest = memoryview(b"\n" + encoded if self._cut else encoded)
+        size = len(rest)
+        while rest:
+            if not self._is_ready(0 if self._stalled else STALL_MS):
+                self._stalled = True
+                self._cut = self._cut or len(rest) < size
+                self._lost += 1
+                return
+            rest = rest[os.write(fd, rest[: select.PIPE_BUF]) :]
+        self._stalled = self._cut = False
+
+    def _is_ready(self, wait_ms: int) -> bool:
+        if self._fd is None:
+            return True
+        ready = select.poll()
+        ready.register(self._fd, select.POLLOUT)
+        return bool(ready.poll(wait_ms))
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):  # no file at all, or a closed one
+        return None
 
 
 # Threads and the event loop log alike; without it two lines can mix on a slow stream.

@@ -152,6 +152,14 @@ class TestValidate:
         with pytest.raises(DatasetUnavailableError):
             generator.validate_manifest(generator.generate_manifest(data), data / "nowhere")
 
+    @pytest.mark.parametrize("path", ["", b""], ids=repr)
+    def test_no_path_is_not_the_current_folder(self, manifest: dict[str, Any], path: Any) -> None:
+        """An empty path, as from a variable that is not set, is an error."""
+        with pytest.raises(UsageError, match="empty"):
+            DataManifestGenerator().validate_manifest(manifest, path)
+        with pytest.raises(UsageError, match="empty"):
+            DataManifestGenerator().validate_manifest(path, ".")
+
 
 def test_nothing_is_imported_that_is_not_needed(data: Path) -> None:
     """Neither importing nor generating loads MLflow, or an event loop, or prints anything."""
@@ -171,6 +179,13 @@ def test_algorithms_are_looked_at_at_once(names: Any) -> None:
     with pytest.raises(UsageError):
         DataManifestGenerator(names)
     assert DataManifestGenerator("md5").hash_algorithms == ("sha256", "md5")
+
+
+@pytest.mark.parametrize("path", ["../x", "/abs", "a/../b", "a//b", "a/", ".", "..", 7, None], ids=repr)
+def test_an_artifact_path_is_below_the_run(manifest: dict[str, Any], path: Any) -> None:
+    """What MLflow takes for no folder is wrong use, said before the server is asked."""
+    with pytest.raises(UsageError, match="artifact_path"):
+        DataManifestGenerator().log_to_mlflow(manifest, artifact_path=path)
 
 
 @pytest.mark.mlflow
@@ -216,6 +231,28 @@ class TestLog:
         )
         assert json.loads(Path(path).read_bytes()) == manifest
         assert [entry.path for entry in client.list_artifacts(run_id)] == ["data_manifest"]
+
+    def test_a_second_set_needs_another_folder(
+        self, client: Any, data: Path, manifest: dict[str, Any], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Made again of the same files it is the same; of others it is an error, changes nothing, and shows no bar."""
+        import mlflow
+
+        generator = DataManifestGenerator()
+        with mlflow.start_run() as run:
+            generator.log_to_mlflow(manifest)
+            capfd.readouterr()
+            generator.log_to_mlflow(generator.generate_manifest(data))
+            before = client.get_run(run.info.run_id).data
+            (data / "a.csv").write_text("other")
+            other = generator.generate_manifest(data)
+            with pytest.raises(UsageError, match="manifest of another set at data_manifest/") as caught:
+                generator.log_to_mlflow(other)
+            assert "artifact_path" in caught.value.hint
+            assert client.get_run(run.info.run_id).data.to_dictionary() == before.to_dictionary()
+            generator.log_to_mlflow(other, artifact_path="second")
+        assert capfd.readouterr().err == ""
+        assert "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR" not in os.environ
 
     def test_taken_names_stay_the_users(self, client: Any, manifest: dict[str, Any], tmp_path: Path) -> None:
         """The user's param, metric and file stay as they are; ours stand beside them."""

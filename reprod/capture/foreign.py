@@ -2,7 +2,8 @@
 
 ``/proc/PID/exe`` of a virtual environment is its base interpreter, so the environment comes from the prefix that the
 process claimed or from ``argv[0]``; it counts only if its files lead to that very executable and if the modules that
-the process has mapped do not come from elsewhere. What cannot be told for sure is an IncompleteError, never a guess.
+the process has mapped do not come from elsewhere. A claim may come from a tag, so nothing below it is looked at before
+the process itself names it too (law 9). What cannot be told for sure is an IncompleteError, never a guess.
 """
 
 import os
@@ -61,7 +62,9 @@ def examine(context: ProcessContext) -> Examined:
         raise IncompleteError(f"process {context.pid} ended while it was examined") from error
     user_site = None if environ.get("PYTHONNOUSERSITE") else _home_of(uid)
     evidence = _Evidence(context.pid, executable, mapped, user_site)
-    layout, how = _find_layout(context.prefix, list(_prefixes_of(arguments, cwd, environ)), evidence)
+    named = list(_prefixes_of(arguments, cwd, environ))
+    vouched = os.path.normpath(context.prefix) in {*named, *_vouched(evidence, environ)}
+    layout, how = _find_layout(context.prefix if vouched else None, named, evidence)
     extra = [os.path.join(cwd, path) for path in environ.get("PYTHONPATH", "").split(":") if path]
     site_dirs = tuple(dict.fromkeys([*extra, *layout.site_dirs]))
     if not is_alive(context):
@@ -99,7 +102,14 @@ class _Evidence:
         return layout
 
 
-def _find_layout(claimed: str, named: list[str], evidence: _Evidence) -> tuple[Layout, str]:
+def _vouched(evidence: _Evidence, environ: dict[str, str]) -> Iterator[str]:
+    """Yield the prefixes that the process itself names, beside that of its command line."""
+    yield os.path.dirname(os.path.dirname(evidence.executable))
+    yield from (os.path.normpath(environ[name]) for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if environ.get(name))
+    yield from (site.rpartition("/lib")[0] for site in (os.path.dirname(path) for path in evidence.mapped))
+
+
+def _find_layout(claimed: str | None, named: list[str], evidence: _Evidence) -> tuple[Layout, str]:
     """Return the layout of the prefix that the process claimed, else of one that its command line named.
 
     Never that of the executable alone: for a virtual environment that would be the base's packages.
@@ -113,16 +123,18 @@ def _find_layout(claimed: str, named: list[str], evidence: _Evidence) -> tuple[L
             refusals[prefix] = error.message
             return None
 
-    own = accept(claimed)
+    own = accept(claimed) if claimed is not None else None
     by_name = next((layout for prefix in named if (layout := accept(prefix))), None)
     if own and by_name and os.path.realpath(own.python.prefix) != os.path.realpath(by_name.python.prefix):
-        refusals[claimed] = f"it claims {own.python.prefix}, but its command line names {by_name.python.prefix}"
+        names = f"{own.python.prefix}, but its command line names {by_name.python.prefix}"
+        refusals[own.python.prefix] = f"it claims {names}"
     elif own:
         return own, "the prefix that the process named"
     elif by_name:
         return by_name, "its command line"
+    reasons = "; ".join(refusals.values()) or "it names none"
     raise IncompleteError(
-        plain(f"the environment of process {evidence.pid} is not clear: {'; '.join(refusals.values())}"),
+        plain(f"the environment of process {evidence.pid} is not clear: {reasons}"),
         hint="let the process hand over its own environment: reprod.tag_dataset or the MLflow context provider",
     )
 

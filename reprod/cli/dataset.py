@@ -27,7 +27,7 @@ from reprod.config import (
     remove_dataset,
     rename_dataset,
 )
-from reprod.errors import ConfigError, DaemonUnavailableError, NotFoundError, ReprodError, UsageError
+from reprod.errors import ConfigError, DaemonUnavailableError, NotFoundError, ReprodError, StateError, UsageError
 
 
 def add(args: argparse.Namespace) -> int:
@@ -166,7 +166,7 @@ def _carry_out(place: Place, old: str, new: str, edit: Edit, **wanted: str) -> N
     except ReprodError:
         _intend(place, old)
         raise
-    if place.client is None and (place.state / "registry.sqlite").exists():
+    if place.client is None and _has_registry(place):
         from reprod.ops import rehome
         from reprod.store import files
 
@@ -177,12 +177,20 @@ def _carry_out(place: Place, old: str, new: str, edit: Edit, **wanted: str) -> N
 def _intend(place: Place, name: str, **wanted: str) -> None:
     if place.client is not None:
         place.client.call("intend", {"name": name, **wanted})
-    elif (place.state / "registry.sqlite").exists():
+    elif _has_registry(place):
         from reprod.ops import rehome
         from reprod.store import files
 
         with closing(files.open_registry(place.state).db) as records:
             rehome.intend(records, name, wanted.get("moving_to"), wanted.get("renaming_to"))
+
+
+def _has_registry(place: Place) -> bool:
+    """Whether anything was ever recorded there. Raises StateError."""
+    try:
+        return (place.state / "registry.sqlite").exists()
+    except OSError as error:
+        raise StateError(f"cannot look into {place.state}: {error.strerror}", hint="check its permissions") from error
 
 
 def _say_who_follows(screen: Screen, place: Place) -> None:

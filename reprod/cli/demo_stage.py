@@ -79,7 +79,7 @@ class Stage:
             _require_free(port)
         self.folder = Path(tempfile.mkdtemp(prefix="reprod-demo-"))
         self.state = self.folder / "state"
-        self.socket = self.state / "control.sock"
+        self.socket = self.folder / "sock"  # short: its path may have 107 bytes, and TMPDIR may be long
         self.daemon_log = self.folder / "daemon.log"
         self.url = ""
         self._daemon: subprocess.Popen[bytes] | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from reprod.cli import codes, render
+from reprod.cli.output import ended_by_signals
 from reprod.cli.place import Place, locate
 from reprod.cli.screen import ProgressLine, Screen
 from reprod.config import Config, load
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     place.close()
     screen = Screen(sys.stderr)
     request = export.Request(args.ref, args.format, args.dataset, args.data, args.link)
-    with ProgressLine(render.safe(args.ref)) as line:
+    with ended_by_signals(), ProgressLine(render.safe(args.ref)) as line:
         report = export.export(
             place.state,
             request,
@@ -48,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _output(args: argparse.Namespace) -> Path | BinaryIO:
     """Return where the export goes. Raises UsageError for what can only be a mistake."""
+    if args.output == "":
+        raise UsageError("--output '' is no path", hint="name the file to write, or '-' for standard output")
     if args.output not in {None, "-"}:
         return Path(args.output)
     if args.json:

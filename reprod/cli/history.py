@@ -8,6 +8,8 @@ from reprod.cli import codes, render
 from reprod.cli.place import locate
 from reprod.cli.scan import change_counts
 from reprod.cli.screen import Column, Screen, table
+from reprod.config import Config
+from reprod.errors import NotFoundError
 
 #: A terminal is no place for a million names or versions; --json lists them all.
 _SHOWN = 50
@@ -19,7 +21,10 @@ def log(args: argparse.Namespace) -> int:
 
     place = locate(args)
     place.close()
-    rows = history.log(place.state, args.name)
+    try:
+        rows = history.log(place.state, args.name)
+    except NotFoundError as error:
+        raise unscanned(place.config(), args.name, error) from error
     if args.json:
         print(render.to_json("log", {"name": args.name, "versions": rows}))
         return codes.FINE
@@ -85,13 +90,26 @@ def _reason(row: dict[str, Any]) -> str:
     return f"selection: {', '.join(told) or 'everything'}"
 
 
+def unscanned(config: Config, ref: str | None, error: NotFoundError) -> NotFoundError:
+    """Return what to say where nothing is known of a dataset: one that is registered only waits for its first scan."""
+    name = (ref or "").partition("@")[0]
+    known = any(item.name == name for item in config.datasets)
+    if not known or (f"dataset named {name!r}" not in error.message and "registry.sqlite" not in error.message):
+        return error
+    return NotFoundError(f"{name} is not scanned yet", hint="start the daemon: reprod daemon")
+
+
 def diff(args: argparse.Namespace) -> int:
     """Compare two states; return 1 if they differ, 5 if one of them is not wholly known."""
     from reprod.ops import diff as verb
 
     place = locate(args)
     place.close()
-    answer = verb.diff(place.state, place.config(), args.a, args.b, _no_checkpoint)
+    config = place.config()
+    try:
+        answer = verb.diff(place.state, config, args.a, args.b, _no_checkpoint)
+    except NotFoundError as error:
+        raise unscanned(config, args.a, unscanned(config, args.b, error)) from error
     doubtful = [e for e in answer.get("modified") or [] if e.get("problem_a") or e.get("problem_b")]
     certain = len(answer.get("modified") or []) > len(doubtful)
     differs = certain or any(answer.get(kind) for kind in ("added", "removed", "renamed"))

@@ -6,15 +6,14 @@ side: a result on standard output never has talk in it. The output itself is no 
 
 import argparse
 import os
-import signal
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from reprod.cli import codes, render
+from reprod.cli.output import ended_by_signals
 from reprod.cli.screen import ProgressLine, Screen
 from reprod.core.entry import Entry, named
 from reprod.core.manifest import Header, document, document_chunks, looked_at
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         metadata=check_metadata(_metadata(args.metadata)),
         progress=lambda counts: progress.show({"phase": "reading", "files": counts.files, "bytes": counts.bytes}),
     )
-    with _ended_by_signals(), progress, reading as found:
+    with ended_by_signals(), progress, reading as found:
         if output is None:
             progress.clear()
             warnings = _print(found, schema=SCHEMA if args.json else None)
@@ -122,21 +121,6 @@ def _pattern(relative: str) -> str:
     """Return the gitignore pattern for exactly this path."""
     escaped = relative.translate(_GITIGNORE_ACTING)
     return f"/{escaped[:-1]}\\ " if escaped.endswith(" ") else f"/{escaped}"
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind, so that the temporary folder goes with the process."""
-
-    def leave(number: int, _: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print(found: "Generated", schema: str | None) -> list[str]:

@@ -2,12 +2,13 @@
 
 import argparse
 import sys
-from contextlib import closing
 from typing import Any
 
 from reprod.cli import codes, render
+from reprod.cli.history import unscanned
 from reprod.cli.place import Place, locate
 from reprod.cli.screen import Screen
+from reprod.errors import NotFoundError
 
 # Folding a version of a million changes takes some ten seconds, and there may be many.
 SILENCE_S = 60.0
@@ -46,16 +47,12 @@ def _reports(place: Place, name: str | None, *, dry_run: bool) -> list[dict[str,
         answer = place.client.call("prune", params, timeout_s=SILENCE_S, patient=True)
         return list(answer.get("datasets") or [])
     from reprod.ops import prune
-    from reprod.store import files
 
-    store = place.config().store
-    if not (place.state / "registry.sqlite").exists():
-        return [] if name is None else prune.nothing_kept(name)
-    with closing(files.open_registry(place.state).db) as records:
-        return [
-            prune.prune(place.state, records, each, store, dry_run=dry_run)
-            for each in ([name] if name is not None else prune.prunable(place.state, records))
-        ]
+    config = place.config()
+    try:
+        return prune.prune_here(place.state, name, config.store, dry_run=dry_run)
+    except NotFoundError as error:
+        raise unscanned(config, name, error) from error
 
 
 def _show(screen: Screen, report: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ def _last_known(args: argparse.Namespace, reason: ReprodError) -> int:
     except ReprodError as error:
         print(f"error: {render.safe(error.message)}\nhint: {render.safe(error.hint)}", file=sys.stderr)
         return codes.NO_DAEMON
-    if args.name:
+    if args.name is not None:
         named = [item for item in answer.get("datasets") or [] if item.get("name") == args.name]
         answer = {**answer, "datasets": named}
     _show(args, answer)
@@ -85,7 +85,7 @@ def _show(args: argparse.Namespace, answer: dict[str, Any]) -> None:
     from reprod.cli import status_view
 
     screen = Screen(sys.stdout)
-    if args.name:
+    if args.name is not None:
         status_view.show_one(screen, args.name, answer)
     else:
         status_view.show_all(screen, answer)

@@ -55,7 +55,7 @@ def show_one(screen: Screen, name: str, answer: dict[str, Any]) -> None:
     mark, colour, word = _state(dataset)
     live = "" if answer.get("live", True) else "   (last known, not live)"
     screen.line(f"{screen.paint(f'{screen.mark(mark)} {render.safe(name)}', colour)}  {word}{live}")
-    for label, value in _facts(dataset):
+    for label, value in _facts(dataset, answer.get("store") or {}):
         screen.line(f"  {screen.paint(f'{label:<9}', 'dim')} {value}")
     problems = dataset.get("problems") or []
     _notes(screen, dataset, 2, len(problems))
@@ -95,7 +95,7 @@ def _row(screen: Screen, dataset: dict[str, Any]) -> list[Cell]:
     ]
 
 
-def _facts(dataset: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(dataset: dict[str, Any], store: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [("path", render.file_name(dataset.get("path") or "-"))]
     if dataset.get("files") is not None:
         facts.append(("files", f"{render.number(dataset['files'])}, {render.size(dataset.get('bytes'))}"))
@@ -105,6 +105,8 @@ def _facts(dataset: dict[str, Any]) -> list[tuple[str, str]]:
         facts.append(("digest", render.safe(dataset.get("digest") or "no digest")))
     if dataset.get("history"):
         facts.append(("history", _history(dataset["history"])))
+    if store.get("keep_days") is not None:
+        facts.append(("kept", _kept(store)))
     facts.append(("changed", render.ago(dataset.get("last_change_at"))))
     facts.append(("confirmed", render.ago(dataset.get("confirmed_at"))))
     if dataset.get("watch"):
@@ -121,6 +123,13 @@ def _history(history: dict[str, Any]) -> str:
     if history.get("next_prune_at"):
         told += f" · pruned {render.ago(history.get('pruned_at'))}, next {render.ago(history['next_prune_at'])}"
     return told
+
+
+def _kept(store: dict[str, Any]) -> str:
+    """Return ``all of 7 days, one a day for 90 days, what runs used for ever · max_gb 2``."""
+    days = f"all of {store['keep_days']:g} days, one a day for {store.get('keep_daily_days') or 0:g} days"
+    cap = f" · max_gb {store['max_gb']:g}" if store.get("max_gb") else ""
+    return f"{days}, what runs used for ever{cap}"
 
 
 def _notes(screen: Screen, dataset: dict[str, Any], indent: int, problems_shown: int) -> None:

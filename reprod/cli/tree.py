@@ -6,20 +6,29 @@ command is called. Names and flags are public (the contract's "Command line").
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from reprod import __version__
+from reprod.cli import render
 from reprod.cli.flags import Values, depth_flags
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction["_Parser"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments without obeying them: a shell's ``*`` may have put a file's name there."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        super().error(render.safe(message))
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = _Parser(add_help=False)
     shared.add_argument("--config", metavar="F", default=argparse.SUPPRESS, help="read this reprod.toml")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="reprod",
         description="Know which bytes and which environment every MLflow run was trained on.",
         epilog="example:\n  reprod dataset add imagenet /data/imagenet && reprod daemon\n  reprod status",
@@ -36,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _command(
     commands: "Commands",
-    shared: argparse.ArgumentParser,
+    shared: _Parser,
     name: str,
     run: str,
     text: str,
@@ -61,7 +70,7 @@ def _json_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def _add_daemon(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+def _add_daemon(commands: "Commands", shared: _Parser) -> None:
     _command(
         commands,
         shared,
@@ -92,7 +101,7 @@ def _add_daemon(commands: "Commands", shared: argparse.ArgumentParser) -> None:
     _json_flag(parser)
 
 
-def _add_dataset(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+def _add_dataset(commands: "Commands", shared: _Parser) -> None:
     group = commands.add_parser(
         "dataset",
         help="register, list, move, rename and remove datasets",
@@ -159,7 +168,7 @@ def _add_dataset(commands: "Commands", shared: argparse.ArgumentParser) -> None:
     _json_flag(parser)
 
 
-def _add_scan(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+def _add_scan(commands: "Commands", shared: _Parser) -> None:
     parser = _command(
         commands,
         shared,
@@ -187,7 +196,7 @@ def _add_scan(commands: "Commands", shared: argparse.ArgumentParser) -> None:
     _json_flag(parser)
 
 
-def _add_history(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+def _add_history(commands: "Commands", shared: _Parser) -> None:
     parser = _command(
         commands,
         shared,
@@ -229,7 +238,7 @@ def _add_history(commands: "Commands", shared: argparse.ArgumentParser) -> None:
     _json_flag(parser)
 
 
-def _add_verify(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+def _add_verify(commands: "Commands", shared: _Parser) -> None:
     parser = _command(
         commands,
         shared,
@@ -254,7 +263,7 @@ def _add_verify(commands: "Commands", shared: argparse.ArgumentParser) -> None:
     _json_flag(parser)
 
 
-def _add_export(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+def _add_export(commands: "Commands", shared: _Parser) -> None:
     parser = _command(
         commands,
         shared,
@@ -276,7 +285,7 @@ def _add_export(commands: "Commands", shared: argparse.ArgumentParser) -> None:
     _json_flag(parser)
 
 
-def _add_manifest(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+def _add_manifest(commands: "Commands", shared: _Parser) -> None:
     parser = _command(
         commands,
         shared,
@@ -305,7 +314,7 @@ def _add_manifest(commands: "Commands", shared: argparse.ArgumentParser) -> None
     parser.set_defaults(last_values=("", 0))
 
 
-def _add_demo(commands: "Commands", shared: argparse.ArgumentParser) -> None:
+def _add_demo(commands: "Commands", shared: _Parser) -> None:
     parser = _command(
         commands, shared, "demo", "demo:run", "show all of it on a real model and real files", ["reprod demo --keep"]
     )

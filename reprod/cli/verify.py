@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     """Verify; return 0 if nothing differs, 1 if something does, 5 if something could not be checked, 65 if damaged."""
     from reprod.ops.manifest_file import is_manifest_file
 
+    if "" in {args.path, args.root}:
+        raise UsageError("the PATH is empty", hint="give a path, or leave it out to verify a whole dataset")
     if args.root is not None or is_manifest_file(args.ref):
         return _check_file(args)
     from reprod.ops import verify
@@ -75,13 +77,13 @@ def exit_code(answer: dict[str, Any]) -> int:
 
 
 def _check_file(args: argparse.Namespace) -> int:
+    if args.chain:
+        raise UsageError("--chain is of a dataset, a manifest has none", hint="reprod verify NAME --chain")
     if args.root is not None and args.path is not None:
         raise UsageError("both PATH and --root say where the files are", hint="give one of them")
     root = args.root if args.root is not None else args.path
     if root is None:
         raise UsageError(f"where are the files that {args.ref} lists?", hint=f"reprod verify {args.ref} FOLDER")
-    if args.chain:
-        raise UsageError("--chain is of a dataset, a manifest has none", hint="reprod verify NAME --chain")
     mode, sample = _mode(args)
     return check(args.ref, root, mode=mode, sample=sample, as_json=args.json)
 

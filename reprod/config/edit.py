@@ -50,7 +50,7 @@ def add_dataset(
         )
     target = config.folder / f"{name}.toml"
     _refuse_taken(name, target)
-    absolute = os.path.abspath(os.path.expanduser(path))
+    absolute = _absolute(path)
     text = _text(absolute, include, (*DEFAULT_EXCLUDE, *exclude), algorithms)
     try:
         parse_dataset(name, text, target, config.state_dir)
@@ -105,7 +105,7 @@ def move_dataset(config: Config, name: str, path: str) -> Edit:
     path), StateError, ConfigError (a file in which the path cannot be told from the rest).
     """
     target, text = _read_known(config, name)
-    absolute = os.path.abspath(os.path.expanduser(path))
+    absolute = _absolute(path)
     known = next((item for item in config.datasets if item.name == name), None)
     if known is not None and os.path.abspath(known.path) == absolute:
         raise UsageError(f"{name} is at {absolute} already", hint="reprod scan looks for changes there")
@@ -136,6 +136,8 @@ def rename_dataset(config: Config, old: str, new: str) -> Edit:
             f"{new!r} cannot be a dataset's name",
             hint="a name is 1 to 128 of A-Z a-z 0-9 . _ - and begins with a letter or digit",
         )
+    if new == old:
+        raise UsageError(f"{old} is called that already", hint="reprod dataset list shows the names that are taken")
     renamed = config.folder / f"{new}.toml"
     _refuse_taken(new, renamed)
     return Edit(target, renamed, text, text)
@@ -189,6 +191,13 @@ def _refuse_taken(name: str, target: Path) -> None:
         raise UsageError(
             f"the name {name} is taken: {target}", hint=f"choose another, or first: reprod dataset remove {name}"
         )
+
+
+def _absolute(path: str) -> str:
+    """Return a path that stays right in other folders. Raises UsageError for none: that would be the current folder."""
+    if not path:
+        raise UsageError("the path is empty", hint="name the folder or the file; . is the current folder")
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _text(path: str, include: Sequence[str], exclude: Sequence[str], algorithms: Sequence[str]) -> str:

@@ -7,8 +7,10 @@ Paths are raw bytes relative to the root, sizes bytes, times Unix nanoseconds, d
 
 import re
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from reprod.core.entry import ABSOLUTE_ELSEWHERE, Kind, display
@@ -26,7 +28,9 @@ MAX_ENTRIES = 10_000_000
 #: 64-bit, as in file systems and in SQLite.
 LARGEST = (1 << 63) - 1
 
-_HEAD = struct.Struct("<HqqI")  # shape, size, mtime_ns, mode
+#: Shape, size, mtime_ns, mode; only the shape where nothing is said of the others.
+_HEAD = struct.Struct("<HqqI")
+_SHORT = struct.Struct("<H")
 _NO_NUMBER, _NO_MODE = -LARGEST - 1, 0xFFFFFFFF
 
 #: An empty, ``.`` or ``..`` component (the first one is empty in an absolute path), or NUL.
@@ -48,12 +52,20 @@ class Claim(NamedTuple):
     mtime_ns: int | None = None
 
 
+class _Shape(NamedTuple):
+    """What equal entries have in common. ``bare``: nothing but digests is claimed."""
+
+    kind: Kind
+    algorithms: tuple[str, ...]
+    bare: bool
+
+
 class Entries(Mapping[bytes, Claim]):
     """Claims by path, packed: a Claim is made each time it is asked for. Paths come in the order of their arrival."""
 
     __slots__ = ("_packed", "_shapes")
 
-    def __init__(self, packed: dict[bytes, bytes], shapes: Sequence[tuple[Kind, tuple[str, ...]]]) -> None:
+    def __init__(self, packed: dict[bytes, bytes], shapes: Sequence[_Shape]) -> None:
         self._packed, self._shapes = packed, shapes
 
     def __getitem__(self, path: bytes) -> Claim:
@@ -67,9 +79,13 @@ class Entries(Mapping[bytes, Claim]):
         packed = self._packed.get(path)
         if packed is None:
             return default
-        shape, size, mtime_ns, mode = _HEAD.unpack_from(packed)
-        kind, algorithms = self._shapes[shape]
-        hashes, at = {}, _HEAD.size
+        kind, algorithms, bare = self._shapes[_SHORT.unpack_from(packed)[0]]
+        if bare:
+            at, size, mtime_ns, mode = _SHORT.size, _NO_NUMBER, _NO_NUMBER, _NO_MODE
+        else:
+            at = _HEAD.size
+            _, size, mtime_ns, mode = _HEAD.unpack_from(packed)
+        hashes = {}
         for name in algorithms:
             end = at + DIGEST_SIZES[name]
             hashes[name] = packed[at:end]
@@ -165,7 +181,7 @@ class ClaimsBuilder:
     files: int = 0
     size: int | None = 0  # None: not every file came with its size
     passed_over: int = 0
-    _shapes: dict[tuple[Kind, tuple[str, ...]], int] = field(default_factory=dict)
+    _shapes: dict[_Shape, int] = field(default_factory=dict)
 
     def add(
         self,
@@ -185,17 +201,36 @@ class ClaimsBuilder:
         if len(self.packed) >= MAX_ENTRIES:
             raise Refused(f"there are more than {MAX_ENTRIES:,} entries")
         algorithms = tuple(sorted(hashes)) if len(hashes) > 1 else tuple(hashes)
-        shape = self._shapes.setdefault((kind, algorithms), len(self._shapes))
-        head = _HEAD.pack(
-            shape,
-            _NO_NUMBER if size is None else size,
-            _NO_NUMBER if mtime_ns is None else mtime_ns,
-            _NO_MODE if mode is None else mode,
+        bare = size is None and mtime_ns is None and mode is None
+        shape = self._shapes.setdefault(_Shape(kind, algorithms, bare), len(self._shapes))
+        head = (
+            _SHORT.pack(shape)
+            if bare
+            else _HEAD.pack(
+                shape,
+                _NO_NUMBER if size is None else size,
+                _NO_NUMBER if mtime_ns is None else mtime_ns,
+                _NO_MODE if mode is None else mode,
+            )
         )
         self.packed[path] = head + b"".join([hashes[name] for name in algorithms])
         if kind is Kind.FILE:
             self.files += 1
             self.size = None if size is None or self.size is None else self.size + size
+
+    def check_parents(self) -> None:
+        """Refuse an entry below another one: nothing can lie below a file, and links are not followed.
+
+        Not by a look at each parent: a path of a million bytes has half a million of them.
+        """
+        ordered = sorted(self.packed)
+        for path, after in pairwise(ordered):
+            if not after.startswith(path):  # what begins alike comes together, but a-b stands between a and a/b
+                continue
+            at = bisect_left(ordered, path + b"/")
+            if at < len(ordered) and ordered[at].startswith(path + b"/"):
+                below = shorten(display(ordered[at]))
+                raise Refused(f"the path {below} lies below {shorten(display(path))}, which is no folder")
 
     def entries(self) -> Entries:
         """Return all claims taken so far."""
@@ -203,12 +238,12 @@ class ClaimsBuilder:
 
     def algorithms(self) -> tuple[str, ...]:
         """Return the algorithms that occur, in the order of DIGEST_SIZES."""
-        used = {name for _, names in self._shapes for name in names}
+        used = {name for shape in self._shapes for name in shape.algorithms}
         return tuple(name for name in DIGEST_SIZES if name in used)
 
     def everywhere(self, algorithm: str) -> bool:
         """Whether every file has a digest of this algorithm."""
-        return all(algorithm in names for kind, names in self._shapes if kind is Kind.FILE)
+        return all(algorithm in shape.algorithms for shape in self._shapes if shape.kind is Kind.FILE)
 
     def links(self) -> int:
         """Return how many symlinks were taken."""
@@ -216,4 +251,4 @@ class ClaimsBuilder:
 
     def is_weak(self) -> bool:
         """Whether some claim rests on nothing better than md5 or sha1."""
-        return any(WEAK.issuperset(names) for _, names in self._shapes)
+        return any(WEAK.issuperset(shape.algorithms) for shape in self._shapes)

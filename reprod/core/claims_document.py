@@ -24,7 +24,7 @@ from reprod.core.claims_fields import parse_mode, parse_path, parse_time_ns
 from reprod.core.claims_selection import parse_selection
 from reprod.core.entry import Kind
 from reprod.core.manifest import MANIFEST_VERSION
-from reprod.core.ordered import ordered_tree
+from reprod.core.ordered import digest_of
 from reprod.core.pattern import Selection
 from reprod.errors import DamagedError
 
@@ -74,7 +74,9 @@ class DocumentReader:
                 self._file(value)
             elif key == "symlinks":
                 self._link(value)
-            elif key != "special":  # special files are in no set: nothing to verify
+            elif key == "special":  # they are in no set: nothing to verify
+                check_path(parse_path(value), exact="path_b64" in value)
+            else:
                 self._problem(value)
         except Refused as error:
             raise self.damaged(f"{key}[{number}]: {error}") from None
@@ -99,6 +101,10 @@ class DocumentReader:
         if "files" not in self._listed:
             raise self.damaged("it has no list of files")
         self._check_totals()
+        try:
+            self.builder.check_parents()
+        except Refused as error:
+            raise self.damaged(str(error)) from None
         warnings = self._warnings()
         found = self._members.get("digest")
         if found is not None and self._partial:
@@ -238,8 +244,7 @@ class DocumentReader:
         entries = self.builder.entries()
         if not self.builder.everywhere("sha256"):
             return ["the dataset digest could not be checked: not every entry has a sha256"]
-        ordered = ((path, (c := entries[path]).kind is Kind.LINK, c.hashes["sha256"]) for path in sorted(entries))
-        found = digest.text(ordered_tree(ordered))
+        found = digest_of(entries)
         if found != stated:
             raise self.damaged(
                 f"its entries give the digest {digest.short(found)}, it says {digest.short(stated)}: it was altered"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from reprod.core.claims import Refused, shorten
+from reprod.core.claims import LARGEST, Refused, shorten
 from reprod.core.entry import display
 
 _OCTAL = re.compile(r"(?:0o)?([0-7]{3,5})")
@@ -38,14 +38,23 @@ def parse_path(entry: Mapping[str, Any]) -> bytes:
 
 def parse_mode(text: object) -> int | None:
     """Return permission bits written in octal; None for any other notation, because they are only reported."""
-    found = _OCTAL.fullmatch(text) if isinstance(text, str) else None
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise Refused("permissions is no text")
+    found = _OCTAL.fullmatch(text)
     return int(found[1], 8) & 0o7777 if found else None
 
 
 def parse_time_ns(text: object) -> int | None:
-    """Return an RFC 3339 time; None for a time without a zone, which nobody can compare."""
-    if not isinstance(text, str):
+    """Return an RFC 3339 time; None for one without a zone, which nobody can compare, or beyond 1677 to 2262.
+
+    Such a time is passed over rather than refused: file systems keep it, so our own manifests may have it.
+    """
+    if text is None:
         return None
+    if not isinstance(text, str):
+        raise Refused("modified_time is no text")
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
@@ -53,4 +62,5 @@ def parse_time_ns(text: object) -> int | None:
     if found.tzinfo is None:
         return None
     since = found - _EPOCH
-    return (since.days * 86400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
+    nanoseconds = (since.days * 86400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
+    return nanoseconds if abs(nanoseconds) <= LARGEST else None

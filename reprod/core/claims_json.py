@@ -31,6 +31,9 @@ MAX_MEMBERS = 1000
 
 _NO_SPACE = re.compile(r"[^ \t\n\r]")
 
+#: A half of a character, or of what looks like one: a whole one is two of them.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
 #: What may be left of a number, true, false or null where a text was cut.
 _CUT = re.compile(r"[-+.\w]*\s*")
 
@@ -149,6 +152,8 @@ class _Window:
             if end < len(self.text) or not self._more(limit):
                 if end - self.at > limit:
                     raise self.damaged(f"one value has more than {limit:,} characters")
+                if _HALF.search(self.text, self.at, end) and not _is_text(found):
+                    raise self.damaged("half a character (a lone surrogate)")
                 self.at = end
                 return found
 
@@ -194,6 +199,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise Refused(f"the key {shorten(twice)} comes twice in one object")
     return found
+
+
+def _is_text(value: Any) -> bool:
+    """Whether every text in a value can be written as UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_constant(text: str) -> Any:

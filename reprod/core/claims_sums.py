@@ -37,6 +37,10 @@ def parse_sums(chunks: Iterable[bytes], name: str) -> Claims:
     add_sums(builder, chunks, name)
     if not builder.packed:
         raise DamagedError(f"{name}: it lists nothing", hint=HINT)
+    try:
+        builder.check_parents()
+    except Refused as error:
+        raise DamagedError(f"{name}: {error}", hint=HINT) from None
     return Claims(builder.entries(), builder.algorithms(), weak=builder.is_weak(), links=builder.links())
 
 

@@ -5,9 +5,18 @@ finished when the first path outside it comes. ``reprod.core.digest.tree`` does 
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from reprod.core.digest import directory_line, file_line, link_line
+from reprod.core.claims import Claim
+from reprod.core.digest import directory_line, file_line, link_line, text
+from reprod.core.entry import Kind
+
+
+def digest_of(entries: Mapping[bytes, Claim]) -> str:
+    """Return the dataset digest (``dt1:...``) of claims in any order, each with a sha256."""
+    return text(
+        ordered_tree((path, (c := entries[path]).kind is Kind.LINK, c.hashes["sha256"]) for path in sorted(entries))
+    )
 
 
 def ordered_tree(entries: Iterable[tuple[bytes, bool, bytes]]) -> bytes:

@@ -35,7 +35,7 @@ from reprod.daemon.sampler import Sampler
 from reprod.daemon.tracking import Tracking
 from reprod.daemon.trigger import Trigger
 from reprod.daemon.work import DatasetWork
-from reprod.errors import ConfigError, NotFoundError, ReprodError, StateError, TrackingError
+from reprod.errors import ConfigError, DamagedError, NotFoundError, ReprodError, StateError, TrackingError
 from reprod.fs.pace import Limits
 from reprod.sinks.protocol import SinkError
 from reprod.store import files, outbox, registry, rehome
@@ -160,7 +160,10 @@ class Daemon:
         await self._ended.pop(name).wait()
         work.answer_all(ReprodError(f"{name} was removed", hint="reprod dataset list"))
         now = time.time_ns()
-        await to_thread.run_sync(lambda: self.records.write(lambda c: registry.remove(c, name, now)))
+        try:
+            await to_thread.run_sync(lambda: self.records.write(lambda c: registry.remove(c, name, now)))
+        except StateError as error:  # only `status` without a daemon reads it; the rest of a reload must go on
+            self.be_stuck(error)
         self.log.info("dataset.removed", dataset=name)
 
     async def _keep_working(
@@ -270,6 +273,7 @@ class Daemon:
     async def _watch_clock(self) -> None:
         """Notice when the wall clock was set: then times before and after cannot be compared."""
         offset = _clock_offset_ns()
+        owed: list[tuple[DatasetWork, int, int]] = []
         while True:
             await anyio.sleep(CLOCK_CHECK_S)
             now = _clock_offset_ns()
@@ -277,8 +281,19 @@ class Daemon:
             if abs(moved) > CLOCK_STEP_NS:
                 after = time.time_ns()
                 self.log.warning("clock.stepped", by_ms=round(moved / 1e6, 1))
-                for work in list(self.works.values()):
-                    await to_thread.run_sync(work.note_step, after - moved, after, int(CLOCK_CHECK_S * 1e9))
+                owed += [(work, after - moved, after) for work in self.works.values()]
+            owed = [step for step in owed if not await self._note_step(*step)]
+
+    async def _note_step(self, work: DatasetWork, before_ns: int, after_ns: int) -> bool:
+        """Write a step of the clock down; False where that cannot be done now. It is owed then: bindings rest on it."""
+        try:
+            await to_thread.run_sync(work.note_step, before_ns, after_ns, int(CLOCK_CHECK_S * 1e9))
+        except StateError as error:
+            self.be_stuck(error)
+            return self.works.get(work.dataset.name) is not work  # nobody asks any more what a removed one did
+        except DamagedError as error:  # its own work meets that too, and sets the file aside with all its marks
+            self.log.warning("dataset.failed", dataset=work.dataset.name, error=error.message, hint=error.hint)
+        return True
 
     async def _pet_watchdog(self) -> None:
         interval = systemd.watchdog_interval_s()
@@ -292,7 +307,8 @@ def _clock_offset_ns() -> int:
 
 
 def _leave() -> None:
-    sys.stderr.flush()
+    with suppress(OSError, ValueError, AttributeError):  # a reader that went away, a closed stream, none at all
+        sys.stderr.flush()
     os._exit(0)
 
 

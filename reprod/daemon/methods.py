@@ -1,9 +1,11 @@
 """What can be asked over the control socket: one coroutine a method, and who may call it.
 
 A method takes the daemon, its parameters, who calls, and a function for progress notifications; it returns the result's
-object. Parameters come from outside: what is missing or of a wrong type is the caller's error, never the daemon's.
+object. Parameters come from outside: what is missing, too long or of a wrong type is the caller's error, never the
+daemon's. Only ``environment`` comes as the JSON text that it was.
 """
 
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,8 +19,9 @@ from reprod.capture.process import boot_id, is_alive
 from reprod.core import digest
 from reprod.core.binding import Assurance
 from reprod.core.entry import named
-from reprod.core.environment import ProcessContext, convert, encode
+from reprod.core.environment import Environment, ProcessContext, decode, encode
 from reprod.core.manifest import rfc3339
+from reprod.core.process import MAX_PATH, MAX_TEXT
 from reprod.core.run import dataset_names
 from reprod.daemon.pruner import prune_all
 from reprod.daemon.status import progress, status
@@ -33,6 +36,11 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 PROGRESS_S = 0.2
 SHOWN_PROBLEMS = 100
+
+#: Eight megabytes of JSON can be 150 MB of objects: several users' records wait for each other.
+_ONE_RECORD = anyio.CapacityLimiter(1)
+
+_VERSIONS_DIFFER = "is the client older or newer than the daemon? restart it"
 
 Notify = Callable[[dict[str, Any]], Awaitable[None]]
 Needs = Literal["any", "read", "change"]
@@ -62,11 +70,11 @@ async def hello(daemon: "Daemon", _params: dict[str, Any], _caller: Caller, _not
 
 async def show_status(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
     """The status document."""
-    name = params.get("name")
+    name = _text(params, "name")
     if name is not None:
         known = [*daemon.works, *(m.name for m in daemon.config.misconfigured)]
         if name not in known:
-            raise _unknown(str(name), known)
+            raise _unknown(name, known)
     return await to_thread.run_sync(status, daemon, name)
 
 
@@ -77,7 +85,8 @@ async def reload(daemon: "Daemon", _params: dict[str, Any], _caller: Caller, _no
 
 async def scan(daemon: "Daemon", params: dict[str, Any], _caller: Caller, notify: Notify) -> dict[str, Any]:
     """Walk one dataset or all, with progress."""
-    works = [_work(daemon, str(params["name"]))] if params.get("name") else list(daemon.works.values())
+    name = _text(params, "name")
+    works = [_work(daemon, name)] if name is not None else list(daemon.works.values())
     before = {w.dataset.name: w.report.version.seq if w.report else None for w in works}
     requests: dict[str, Request] = {}
 
@@ -136,15 +145,15 @@ def _scanned(work: DatasetWork, request: Request, before: int | None) -> dict[st
 
 async def snapshot(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
     """Walk a dataset now and return its version; with ``run_id``, tag that run so that it is recorded."""
-    work = _work(daemon, str(params["name"]))
-    run_id = params.get("run_id")
+    work = _work(daemon, _name(params))
+    run_id = _text(params, "run_id")
     request = await work.walked()
     if request.error is not None:
         raise request.error
     if request.report is None:
         raise IncompleteError(f"{work.dataset.name} was not walked", hint="reprod status")
     if run_id is not None:
-        await daemon.tag(str(run_id), work.dataset.name)
+        await daemon.tag(run_id, work.dataset.name)
     version = request.report.version
     assurance: Assurance = "walk"
     return {
@@ -169,7 +178,7 @@ async def announce(daemon: "Daemon", params: dict[str, Any], caller: Caller, _no
         await to_thread.run_sync(
             lambda: daemon.records.write(lambda c: snapshots.announce(c, context.key, caller.uid, now))
         )
-    names = dataset_names(str(params.get("dataset") or ""))
+    names = dataset_names(_text(params, "dataset", MAX_TEXT) or "")
     if names:
         daemon.trigger.ring()
     return {
@@ -184,8 +193,7 @@ async def handover(daemon: "Daemon", params: dict[str, Any], caller: Caller, _no
     context = _own_context(params, caller)
     if context is None:
         raise UsageError("a handover needs the context of a process of this boot", hint="is this another container?")
-    environment = convert(params.get("environment"))
-    key = environment.digest()
+    environment, key = await to_thread.run_sync(_read_record, params["environment"], limiter=_ONE_RECORD)
 
     def keep(c: snapshots.Connection) -> bool:
         known = snapshots.handover(c, context.key)
@@ -203,7 +211,7 @@ async def handover(daemon: "Daemon", params: dict[str, Any], caller: Caller, _no
 
 async def purge(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
     """Delete the history of a dataset that is no longer registered."""
-    name = str(params["name"])
+    name = _name(params)
     if name in daemon.works:
         raise UsageError(f"{name} is still registered", hint=f"reprod dataset remove {name} --purge")
     from reprod.ops.history import purge as purge_history
@@ -214,24 +222,21 @@ async def purge(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _noti
 
 async def prune(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
     """Forget old versions of one dataset or of all, or say what would be forgotten."""
-    name = str(params["name"]) if params.get("name") else None
+    name = _text(params, "name")
     return {"datasets": await prune_all(daemon, name, dry_run=bool(params.get("dry_run")))}
 
 
 async def intend(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
     """Note that a dataset is to be moved or renamed (neither: no more), before its configuration says so."""
     known = await to_thread.run_sync(
-        rehome.intend, daemon.records, str(params["name"]), params.get("moving_to"), params.get("renaming_to")
+        rehome.intend, daemon.records, _name(params), _text(params, "moving_to"), _text(params, "renaming_to")
     )
     return {"known": known}
 
 
 def _own_context(params: dict[str, Any], caller: Caller) -> ProcessContext | None:
     """Return the context in a request if it is of this boot and, while that process lives, of the caller's user."""
-    import json
-    import os
-
-    context = ProcessContext.parse(json.dumps(params.get("context") or {}))
+    context = ProcessContext.from_object(params.get("context"))
     if context is None or context.boot_id != boot_id():
         return None
     try:
@@ -239,6 +244,32 @@ def _own_context(params: dict[str, Any], caller: Caller) -> ProcessContext | Non
     except OSError:
         owner = caller.uid
     return context if owner == caller.uid or caller.uid == 0 else None
+
+
+def _read_record(text: bytes) -> tuple[Environment, str]:
+    """Return a handed-over environment and its digest. Raises DamagedError, UsageError, ValueError if it is none."""
+    environment = decode(text)
+    if not 0 <= environment.taken_ns < 1 << 63:
+        raise UsageError("taken_ns is no time in nanoseconds", hint="is this machine's clock set?")
+    return environment, environment.digest()
+
+
+def _text(params: dict[str, Any], key: str, longest: int = MAX_PATH) -> str | None:
+    """Return an optional parameter that is text. Raises UsageError for another type or over ``longest`` characters."""
+    value = params.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > longest:
+        raise UsageError(f"{key} is a text of at most {longest} characters", hint=_VERSIONS_DIFFER)
+    return value
+
+
+def _name(params: dict[str, Any]) -> str:
+    """Return the dataset's name in a request that needs one. Raises UsageError."""
+    name = _text(params, "name")
+    if name is None:
+        raise UsageError("name is missing", hint=_VERSIONS_DIFFER)
+    return name
 
 
 def _work(daemon: "Daemon", name: str) -> DatasetWork:

@@ -241,11 +241,17 @@ def _dataset_needs(shown: dict[str, Any]) -> list[dict[str, str]]:
     over = (shown.get("history") or {}).get("over_bytes")
     if over:
         cure = "runs and the last keep_days need it: raise [store] max_gb, or lower keep_days"
-        needs.append(_need(f"the database of {name} is {over / 1e9:.1f} GB over max_gb", cure))
+        needs.append(_need(f"the database of {name} is {_size(over)} over max_gb", cure))
     reason = str(shown["watch_reason"] or "")
     if shown["watch"] == "poll" and not reason.startswith("configured"):
         needs.append(_need(f"{name} is polled, not watched: {reason}", "changes are found by walking"))
     return needs
+
+
+def _size(count: int) -> str:
+    """Return bytes in the unit in which they can be read: max_gb may be a small fraction of one."""
+    unit, factor = next(((u, f) for u, f in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if count >= f), ("B", 1.0))
+    return f"{count / factor:.1f} {unit}" if factor > 1 else f"{count} B"
 
 
 def _need(what: str, hint: str) -> dict[str, str]:

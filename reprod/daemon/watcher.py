@@ -30,7 +30,8 @@ import anyio.to_thread
 
 from reprod.daemon.dirty import DirtySet
 from reprod.fs import mounts
-from reprod.fs.watch import Hint, Watcher, WatcherFactory, WatchFailure, watcher_factory
+from reprod.fs.root import split_root
+from reprod.fs.watch import ROOT_CHECK_S, Hint, Watcher, WatcherFactory, WatchFailure, watcher_factory
 
 Mode = Literal["inotify", "watchfiles", "poll", "none"]
 GapKind = Literal["re-arm", "overflow"]
@@ -63,6 +64,7 @@ class _Arming:
     watcher: Watcher | None = None
     failure: WatchFailure | None = None
     abandoned: bool = False
+    link: tuple[bytes, bytes | None] | None = None  # where a symlink to one file led
 
 
 class _Unsuited(WatchFailure):
@@ -70,8 +72,8 @@ class _Unsuited(WatchFailure):
 
 
 class WatchService:
-    """Keeps the watch of one dataset. ``root`` and ``only`` are as in ``watchfiles_watcher``; ``cookies_dir`` is its
-    own, and made.
+    """Keeps the watch of one dataset. ``root`` and ``only`` are as in ``fs.watch.WatcherFactory``, but looked at again
+    whenever it arms; ``cookies_dir`` is its own, and made.
 
     ``mode``: who has to look: ``inotify`` or ``watchfiles``; ``poll`` (the refresher must walk on its own clock);
     ``none`` (not armed yet, or there is no root to look at). ``reason``: why neither watches. ``whole_since_ns``:
@@ -132,8 +134,8 @@ class WatchService:
                     announced = True
                     task_status.started()
                 began = anyio.current_time()
-                if arming.failure is None:
-                    await arming.lost.wait()
+                while arming.failure is None and not arming.lost.is_set():
+                    await self._until_lost(arming)
                 await self._stop(arming)
                 if anyio.current_time() - began >= self._longest_wait_s:
                     wait_s = self._first_wait_s
@@ -142,6 +144,19 @@ class WatchService:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._abandon(self._arming)
+
+    async def _until_lost(self, arming: _Arming) -> None:
+        """Wait for the end of this watch; what a symlink to one file leads to is looked at every second."""
+        if arming.link is None:
+            await arming.lost.wait()
+            return
+        with anyio.move_on_after(ROOT_CHECK_S):
+            await arming.lost.wait()
+        if arming.lost.is_set():
+            return
+        place = await anyio.to_thread.run_sync(self._place, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
+        if place != arming.link:
+            self._lose(arming, WatchFailure("missing", "the symlink leads to another file now"))
 
     async def barrier(self, timeout_s: float) -> bool:
         """Whether all hints of what happened before this call are in the dirty set now.
@@ -205,19 +220,30 @@ class WatchService:
                 leftover.unlink(missing_ok=True)
         except OSError as error:
             raise WatchFailure("other", f"cannot prepare {self._cookies}: {error}") from error
+        root, only = self._place()
         watcher = self._make_watcher(
-            self._root,
+            root,
             os.fsencode(self._cookies),
             lambda hints: self._take_hints(arming, hints),
             lambda name: self._post(self._cookie_seen, name),
             lambda failure: self._lose(arming, failure),
-            only=self._only,
+            only=only,
         )
         watcher.start()
+        if only is not None and (root, only) != (os.path.dirname(self._root), os.path.basename(self._root)):
+            arming.link = root, only
         with self._lock:
             arming.watcher = watcher
         if arming.abandoned:  # cancelled meanwhile: nobody else will stop it
             watcher.stop()
+
+    def _place(self) -> tuple[bytes, bytes | None]:
+        """Return what to watch: a directory may have become a file since, or a missing path either of them."""
+        path = self._root if self._only is None else os.path.join(self._root, self._only)
+        folder, name = split_root(os.fsdecode(path))
+        if name is not None:
+            return os.fsencode(folder), os.fsencode(name)
+        return (path, None) if os.path.isdir(path) else (self._root, self._only)
 
     def _reason_to_poll(self) -> str | None:
         if self._backend == "poll":

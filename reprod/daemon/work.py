@@ -28,7 +28,6 @@ from reprod.daemon.view import WatchView, watch_without
 from reprod.daemon.watcher import WatchService
 from reprod.errors import DamagedError, DatasetUnavailableError, ReprodError, StateError
 from reprod.fs.pace import Limits
-from reprod.fs.root import split_root
 from reprod.ops.findings import Counts
 from reprod.ops.plan import Order
 from reprod.ops.refresh import Report, Settings, refresh
@@ -80,18 +79,18 @@ class DatasetWork:
         self._requests: list[Request] = []
         self._gap: tuple[int, str] | None = None
         self._schedule = Schedule()
+        # Of its own: a walk may take hours, and forty of them would keep the shared threads from every answer.
+        self._thread = anyio.CapacityLimiter(1)
         self.dirty = DirtySet(self._ring)
-        root, name = split_root(dataset.path)
         self.watch = WatchService(
             dataset.name,
-            os.fsencode(root),
+            os.fsencode(dataset.path),
             config.state_dir / "cookies" / dataset.name,
             self.dirty,
             log=log,
             backend=config.watch.backend,
             make_watcher=partial(watch_without, os.path.realpath(config.state_dir), config.watch.backend),
             on_gap=self._note_gap,
-            only=os.fsencode(name) if name is not None else None,
         )
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -188,7 +187,7 @@ class DatasetWork:
                     return
                 if order.paths is None or self.state in {"new", "unavailable", "failed"}:
                     self.state = "scanning"
-                report = await to_thread.run_sync(self._refresh, lease, order)
+                report = await to_thread.run_sync(self._refresh, lease, order, limiter=self._thread)
         except ReprodError as expected:
             error = expected
             await self._fail(expected)

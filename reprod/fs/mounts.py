@@ -60,10 +60,17 @@ class RootIdentity:
     mount_id: int
     device: int
     inode: int
+    mount_point: bytes = b""  # empty: not known
 
     def same_filesystem(self, other: "RootIdentity") -> bool:
-        """Whether both are the same place across a remount, where mount ids, devices and inodes may differ."""
-        return (self.fs_type, self.source, self.mount_root) == (other.fs_type, other.source, other.mount_root)
+        """Whether both are the same place across a remount, where mount ids, devices and inodes may differ.
+
+        A source that names no device, as ``tmpfs`` and ``overlay``, is told from another only by where it is mounted:
+        without that, one that is unmounted uncovers one of the same name, and all that it held would look deleted.
+        """
+        named = any(sign in self.source for sign in "/:") or not (self.mount_point and other.mount_point)
+        same = (self.fs_type, self.source, self.mount_root) == (other.fs_type, other.source, other.mount_root)
+        return same and (named or self.mount_point == other.mount_point)
 
     def identical(self, other: "RootIdentity") -> bool:
         """Whether nothing at all changed: required from the beginning to the end of one walk."""
@@ -126,7 +133,9 @@ def root_identity(fd: int) -> RootIdentity:
     """Return the identity of the open directory ``fd``. Raises ``OSError`` if it cannot be examined."""
     status = os.fstat(fd)
     mount = mount_of(fd) or Mount(-1, -1, UNKNOWN, UNKNOWN, b"", b"")
-    return RootIdentity(mount.fs_type, mount.source, mount.root, mount.mount_id, status.st_dev, status.st_ino)
+    return RootIdentity(
+        mount.fs_type, mount.source, mount.root, mount.mount_id, status.st_dev, status.st_ino, mount.mount_point
+    )
 
 
 def is_network(fs_type: str) -> bool:

@@ -119,6 +119,15 @@ def identity_of(root: bytes) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def check_root(root: bytes, identity: tuple[int, int], only: bytes | None) -> None:
+    """Raise ``WatchFailure`` if the root is not the one that was armed, or the one file has become a directory."""
+    if identity_of(root) != identity:
+        raise no_longer_watched(root)
+    path = os.path.join(root, only or b"")
+    if only is not None and os.path.isdir(path):
+        raise WatchFailure("missing", f"{shown(path)} is no file any more but a directory")
+
+
 def no_longer_watched(root: bytes) -> WatchFailure:
     """Return what to tell when the root is another directory than the one that was armed."""
     return WatchFailure("missing", f"{shown(root)} is not the directory that was watched any more")

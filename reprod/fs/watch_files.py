@@ -2,8 +2,9 @@
 
 Owns one watcher thread and its notify instance for one dataset (rules: ``reprod.fs.watch``). Known to be silent in
 watchfiles 1.3 (measured): queue overflow, files made in a directory before it was watched, the watch limit reached at
-run time. It arms under the interpreter lock, 1.4 s for a million files in 1,000 directories, and takes no name that is
-not UTF-8.
+run time. After a batch so large that events may have been dropped all is armed anew: a directory that was made among
+them is not watched. It arms under the interpreter lock, 1.4 s for a million files in 1,000 directories, and takes no
+name that is not UTF-8.
 """
 
 import os
@@ -21,10 +22,10 @@ from reprod.fs.watch import (
     Hint,
     WatchFailure,
     as_limit,
+    check_root,
     identity_of,
     limit_reached,
     max_queued_events,
-    no_longer_watched,
 )
 
 if TYPE_CHECKING:
@@ -41,30 +42,33 @@ _LOOKS_KEPT = DEBOUNCE_MS // STEP_MS + 4
 
 _ROOT_CHECK_EVERY = int(1000 * ROOT_CHECK_S) // STEP_MS
 
+# After what may be an overflow all is armed anew, but not more often than this: it holds the interpreter lock.
+_REBUILD_S = 1.0
+
 _ADDED = 1  # watchfiles.Change.added
 
 
 class _Pulse:
     """What watchfiles takes for its stop event: asked every STEP_MS, it keeps time and sees the root go away."""
 
-    def __init__(self, root: bytes, identity: tuple[int, int]) -> None:
-        self.stopped = False
+    def __init__(self, root: bytes, identity: tuple[int, int], only: bytes | None) -> None:
+        self.stopping = threading.Event()
         self.looks: deque[int] = deque([time.time_ns()], maxlen=_LOOKS_KEPT)
         self.root_seen_ns = self.looks[0]  # when the root was last known to be the one that is watched
         self._root = root
         self._identity = identity
+        self._only = only
         self._countdown = _ROOT_CHECK_EVERY
 
     def is_set(self) -> bool:
         self.looks.append(time.time_ns())
         self._countdown -= 1
-        if self._countdown <= 0 and not self.stopped:
+        if self._countdown <= 0 and not self.stopping.is_set():
             self._countdown = _ROOT_CHECK_EVERY
             now_ns = self.looks[-1]
-            if identity_of(self._root) != self._identity:
-                raise no_longer_watched(self._root)
+            check_root(self._root, self._identity, self._only)
             self.root_seen_ns = now_ns
-        return self.stopped
+        return self.stopping.is_set()
 
 
 class WatchfilesWatcher:
@@ -99,7 +103,7 @@ class WatchfilesWatcher:
     def start(self) -> None:
         """Arm, on the calling thread; see ``Watcher``."""
         try:
-            pulse = _Pulse(self._root, identity_of(self._root))
+            pulse = _Pulse(self._root, identity_of(self._root), self._only)
             translate = _Translation(self._root, self._cookies, self._only)
             notify = _arm(translate, recursive=self._only is None)
             thread = threading.Thread(
@@ -114,7 +118,7 @@ class WatchfilesWatcher:
     def stop(self) -> None:
         """End the thread; see ``Watcher``."""
         if self._pulse is not None:
-            self._pulse.stopped = True
+            self._pulse.stopping.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(JOIN_BOUND_S)
 
@@ -122,16 +126,26 @@ class WatchfilesWatcher:
         try:
             # Without a time-out (0): watchfiles drops events that arrive while one fires (5 of 40,000 measured).
             while not isinstance(batch := notify.watch(DEBOUNCE_MS, STEP_MS, 0, pulse), str):
+                if translate.is_overflow(batch):
+                    notify = self._rebuilt(notify, pulse, translate)
                 self._hand_over(batch, pulse, translate)
         except BaseException as error:  # noqa: BLE001 - thread boundary; a Rust panic is not even an Exception
             self._tell(as_failure(error), pulse)
         finally:
             notify.close()
 
+    def _rebuilt(self, notify: "RustNotify", pulse: _Pulse, translate: "_Translation") -> "RustNotify":
+        """Let the storm pass and arm anew; what changes from here on is seen."""
+        if pulse.stopping.wait(_REBUILD_S):
+            return notify
+        fresh = _arm(translate, recursive=self._only is None)
+        notify.close()
+        return fresh
+
     def _hand_over(self, batch: set[tuple[int, str]], pulse: _Pulse, translate: "_Translation") -> None:
         seen_ns = time.time_ns()
         hints, cookies = translate.batch(batch, seen_ns, max(0, seen_ns - pulse.looks[0]))
-        if pulse.stopped:
+        if pulse.stopping.is_set():
             return
         if hints:
             self._on_hints(hints)
@@ -139,7 +153,7 @@ class WatchfilesWatcher:
             self._on_cookie(name)
 
     def _tell(self, failure: WatchFailure, pulse: _Pulse) -> None:
-        if pulse.stopped:
+        if pulse.stopping.is_set():
             return
         try:
             self._on_failure(failure)
@@ -162,8 +176,15 @@ class _Translation:
         self._only = only
         self._many = max_queued_events() // 4
 
+    def is_overflow(self, batch: set[tuple[int, str]]) -> bool:
+        """Whether events may have been dropped before these."""
+        return len(batch) > self._many
+
     def batch(self, batch: set[tuple[int, str]], seen_ns: int, lag_ns: int) -> tuple[list[Hint], list[str]]:
         """Return the hints and the names of the cookies that appeared."""
+        if self.is_overflow(batch):  # everything is told, so whoever waits for a cookie may go on
+            present = [os.fsdecode(name) for name in os.listdir(self.cookies)]
+            return [Hint(b"", seen_ns, lag_ns, overflow=True)], present
         real: dict[bytes, bytes] = {}
         paths: set[bytes] = set()
         cookies: list[str] = []
@@ -178,8 +199,6 @@ class _Translation:
                     paths.add(b"")
             elif path.startswith(self._below) and self._only in (None, path[len(self._below) :]):
                 paths.add(path[len(self._below) :])
-        if len(batch) > self._many:
-            return [Hint(b"", seen_ns, lag_ns, overflow=True)], cookies
         return [Hint(path, seen_ns, lag_ns) for path in paths], cookies
 
     def _resolved(self, path: bytes, real: dict[bytes, bytes]) -> bytes:

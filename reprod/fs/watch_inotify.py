@@ -41,6 +41,7 @@ from reprod.fs.watch import (
     Hint,
     WatchFailure,
     as_limit,
+    check_root,
     identity_of,
     no_longer_watched,
     shown,
@@ -200,8 +201,7 @@ class InotifyWatcher:
 
     def _check_root(self) -> None:
         now_ns = time.time_ns()
-        if identity_of(self._root) != self._identity:
-            raise no_longer_watched(self._root)
+        check_root(self._root, self._identity, self._only)
         self._root_seen_ns = now_ns
 
     def _take_mounts(self, source: "_Source", changed: Iterable[tuple[int, bytes]]) -> None:

@@ -20,9 +20,17 @@ from reprod.errors import NotFoundError, UsageError
 from reprod.fs.root import open_root
 from reprod.ops.manifest_file import is_manifest_file, read_claims
 from reprod.ops.observe import Seen, observe
-from reprod.ops.reference import Reference, last_used, open_version, require_one_epoch, require_version, resolve
+from reprod.ops.reference import (
+    Reference,
+    last_used,
+    open_version,
+    require_one_epoch,
+    require_present_root,
+    require_version,
+    resolve,
+)
 from reprod.ops.refresh import state_inodes
-from reprod.store import listing, versions
+from reprod.store import files, listing, versions
 from reprod.store.connection import Database
 
 Checkpoint = Callable[[], None]
@@ -44,14 +52,19 @@ def diff(state: Path, config: Config, a: str, b: str | None, checkpoint: Checkpo
     :raises UsageError: the two are of different datasets or roots. :raises IncompleteError: a version was pruned.
     :raises DamagedError: a manifest is damaged or hostile.
     """
-    files = [text for text in (a, b) if text is not None and is_manifest_file(text)]
-    if files:
+    if any(text is not None and is_manifest_file(text) for text in (a, b)):
         if b is None:
             raise UsageError(f"{a} is a manifest file: compare it with what?", hint=f"reprod diff {a} NAME@N")
         return _compare_sets(_side(state, config, a, checkpoint), _side(state, config, b, checkpoint))
+    return _compare_states(state, config, a, b, checkpoint)
+
+
+def _compare_states(state: Path, config: Config, a: str, b: str | None, checkpoint: Checkpoint) -> dict[str, Any]:
     first = resolve(state, a)
     second = resolve(state, b) if b is not None else Reference(first.name, first.name, None)
     if first.name != second.name:
+        for reference in (first, second):  # a name with a typing error is not another dataset
+            files.open_dataset_readonly(state, reference.name, seq=reference.seq)[0].close()
         raise UsageError(
             f"{a} is of {first.name}, {b} of {second.name}", hint="compare versions of one dataset: NAME@1 NAME@2"
         )
@@ -79,6 +92,7 @@ def _between(
         before, after = db.read(lambda c: versions.contents_between(c, a, b))
         whole = True
     else:
+        require_present_root(state, config, first.name)
         sealed = a if a is not None else b or 0
         then = {e.path: e.content for e in db.read(lambda c: list(listing.entries(c, sealed)))}
         seen = _now(db, state, config, first.name, checkpoint)

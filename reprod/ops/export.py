@@ -63,6 +63,7 @@ def export(
     """
     if request.format not in FORMATS:
         raise UsageError(f"there is no format {request.format!r}", hint=f"one of {', '.join(FORMATS)}")
+    _require_sense(request)
     if request.format == "parquet":
         from reprod.ops.export_parquet import require_pyarrow
 
@@ -90,6 +91,18 @@ def export(
             "sums_sha256": tally.sums_sha256() if source.whole else None,
             "symlinks": tally.links,
         }
+
+
+def _require_sense(request: Request) -> None:
+    """Raise UsageError for what only a bag can have: no other format reads the files."""
+    if request.format != "bagit":
+        for flag, asked in (("--link", request.link), ("--data", request.data is not None)):
+            if asked:
+                raise UsageError(
+                    f"{flag} is for --format bagit: {request.format} does not hold the files", hint=f"leave {flag} out"
+                )
+    elif request.data is not None and (not request.data or "\0" in request.data):
+        raise UsageError(f"--data {request.data!r} is no path", hint="where the files of the bag are")
 
 
 def _export_bag(source: Source, request: Request, output: Path | BinaryIO, progress: Progress) -> dict[str, Any]:
@@ -132,7 +145,7 @@ def _write(output: Path | BinaryIO, pieces: Iterable[bytes]) -> int:
     counted = _Counted(pieces)
     try:
         if not isinstance(output, Path):
-            for piece in counted:
+            for piece in _one_late(counted):
                 output.write(piece)
             output.flush()
         else:
@@ -145,6 +158,15 @@ def _write(output: Path | BinaryIO, pieces: Iterable[bytes]) -> int:
             f"cannot write {where}: {error.strerror}", hint="check its folder, its permissions and its space"
         ) from error
     return counted.size
+
+
+def _one_late(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield each piece when the next is there: the last one only if no damage was found at the end."""
+    held = b""
+    for piece in pieces:
+        yield held
+        held = piece
+    yield held
 
 
 class _Counted:
@@ -183,6 +205,9 @@ def _json_pieces(source: Source, entries: Iterator[Entry], _tally: Tally) -> Ite
         dataset=source.name if source.seq is not None else None,
         version=source.seq,
         selection=source.selection,
+        max_files=source.max_files,
+        metadata=source.metadata,
+        unlisted=source.unlisted,
     )
     return manifest.document_chunks(header, entries)
 

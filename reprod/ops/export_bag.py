@@ -44,9 +44,11 @@ def write_bag(source: Source, folder: Path, root: str, tally: Tally, *, link: bo
 
     :param link: hard-link files where the file system allows it.
     :raises UsageError: ``folder`` is not empty or lies in the dataset, or a name cannot be in a bag.
+    :raises DamagedError: the records are not what the version's digest says.
     :raises IncompleteError: a file is not what the version says. :raises StateError: the bag cannot be written.
     """
     target = _require_free(folder)
+    source.prove()  # before a file is blamed for what only the records say
     with open_root(root) as data:
         _require_outside(data, target)
         temporary = target.parent / f".reprod-{secrets.token_hex(8)}.tmp"

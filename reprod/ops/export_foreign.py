@@ -6,7 +6,7 @@ their root is ever opened. Who wants their files in a bag says where those are.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +16,8 @@ from reprod.core.claims import Claim
 from reprod.core.digest import ALGORITHMS
 from reprod.core.entry import Content, Entry, Kind, display
 from reprod.errors import IncompleteError
-from reprod.ops.export_source import MAX_SHOWN, UNKNOWN, Consume, Source, common_algorithms
+from reprod.ops.export_source import UNKNOWN, Consume, Source, common_algorithms, first_unknown
+from reprod.ops.export_stated import Stated, read_stated
 from reprod.ops.manifest_file import is_manifest_file, read_claims
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,16 +50,17 @@ def of_manifest(path: str) -> Source:
             sized = sized and claim.size is not None
             stated = stated and None not in (claim.size, claim.mtime_ns, claim.mode)
 
-    def stream(consume: Consume) -> Any:
-        return consume(_entry(held[p]) for p in paths)
+    said = read_stated(path, claims)
 
-    unknown = [f"'{display(p)}' was not known" for p in claims.unknown[:MAX_SHOWN]]
+    def stream(consume: Consume) -> Any:
+        return consume(_merged(held, paths, said.others))
+
     return Source(
         title=path,
         name=os.path.basename(path),
         seq=None,
         run_id=None,
-        data_path=".",
+        data_path=said.data_path,
         root=None,
         digest=claims.digest,
         # The manifest's own age: the same file makes the same export.
@@ -66,10 +68,13 @@ def of_manifest(path: str) -> Source:
         selection=claims.selection.record() if claims.selection is not None else None,
         files=files,
         size=size if sized else None,
-        why_not="it lists only the first files" if claims.cut else ", ".join(unknown),
+        why_not=_missing(said, claims.cut),
         more=stream(common_algorithms),
         stated=stated,
         stream=stream,
+        unlisted=tuple(said.unlisted),
+        max_files=(files if said.cut is True else said.cut) if claims.cut else None,
+        metadata=said.metadata,
     )
 
 
@@ -104,6 +109,31 @@ def fetched(config: Config, text: str, dataset: str | None) -> Iterator[Source]:
             stated=manifest.has_metadata,
             stream=stream,
         )
+
+
+def _missing(said: Stated, cut: bool) -> str:
+    """Say what of a manifest's set is not known, "" if nothing is missing."""
+    words = ["it lists only the first files"] if cut else []
+    words += first_unknown(said.unlisted, [said.others[path] for path in sorted(said.others)])
+    problems = sum(entry.content.problem is not None for entry in said.others.values())
+    rest = len(said.unlisted) + problems + int(cut) - len(words)
+    if not words and said.complete is False:
+        words = ["it says so itself"]
+    return ", ".join(words) + (f", and {rest} more" if rest > 0 else "")
+
+
+def _merged(held: Mapping[bytes, Claim], paths: list[bytes], others: Mapping[bytes, Entry]) -> Iterator[Entry]:
+    """Yield what is claimed and what is in no set or was not known, in path order."""
+    late = iter(sorted(others))
+    other = next(late, None)
+    for path in paths:
+        while other is not None and other < path:
+            yield others[other]
+            other = next(late, None)
+        yield _entry(held[path])
+    while other is not None:
+        yield others[other]
+        other = next(late, None)
 
 
 def _entry(claim: Claim) -> Entry:

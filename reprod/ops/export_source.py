@@ -6,16 +6,21 @@ and a set that is not whole says so. Paths are raw bytes, sizes bytes (below 0: 
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 from reprod.config import Config
 from reprod.core import digest
 from reprod.core.entry import Entry, Kind, display
-from reprod.errors import IncompleteError, NotFoundError, UsageError
+from reprod.errors import DamagedError, IncompleteError, NotFoundError, UsageError
+from reprod.ops.export_proof import Expected, proven
 from reprod.ops.reference import Reference, open_version, resolve
 from reprod.store import listing, meta, versions
 from reprod.store.connection import Database
@@ -30,6 +35,9 @@ UNKNOWN = -1
 #: Names of unreadable entries that a message shows; ``status`` tells the rest.
 MAX_SHOWN = 3
 
+#: What a row raises whose columns hold what reprod never wrote.
+_NO_ENTRY = (LookupError, TypeError, ValueError, msgspec.MsgspecError)
+
 #: Files between two progress reports.
 REPORT_EVERY = 4096
 
@@ -42,6 +50,8 @@ class Source:
     (``dt1:...``) is None for a set that is not whole (``why_not`` says why) and for one that cannot prove it. ``more``
     are the algorithms, beside sha256, that every regular file has. ``stated`` is False where sizes, times or modes are
     missing; ``size`` is None if any size is. ``stream`` calls its argument with the entries, as often as it is asked.
+    ``unlisted`` are directories of which nothing is known (``b""`` is the root); ``max_files`` is set if the set was
+    cut there; ``metadata`` is what its maker gave.
     """
 
     title: str
@@ -59,6 +69,9 @@ class Source:
     more: tuple[str, ...]
     stated: bool
     stream: Callable[[Consume], Any] = field(repr=False)
+    unlisted: tuple[bytes, ...] = ()
+    max_files: int | None = None
+    metadata: dict[str, Any] | None = None
 
     @property
     def whole(self) -> bool:
@@ -66,16 +79,37 @@ class Source:
         return not self.why_not
 
     def each(self, consume: Callable[[Iterator[Entry]], T]) -> T:
-        """Return what ``consume`` makes of the entries. Each keeps, of its further digests, those in ``more``."""
-        result: T = self.stream(lambda entries: consume(_trimmed(entries, self.more)))
+        """Return what ``consume`` makes of the entries. Each keeps, of its further digests, those in ``more``.
+
+        :raises DamagedError: at their end, if they are not those that the set's digest stands for.
+        """
+        expected = self._expected()
+
+        def take(entries: Iterator[Entry]) -> T:
+            shown = entries if expected is None else proven(entries, expected)
+            return consume(_trimmed(shown, self.more))
+
+        result: T = self.stream(take)
         return result
+
+    def prove(self) -> None:
+        """Raise DamagedError if the entries are not those that the set's digest stands for; reads them all."""
+        if self.digest is not None:
+            self.each(lambda entries: deque(entries, maxlen=0))
+
+    def _expected(self) -> Expected | None:
+        if self.digest is None:
+            return None
+        hint = altered_hint(self.name) if self.seq is not None else "get the original, or make it anew"
+        return Expected(self.title, hint, self.digest, self.files, self.size)
 
     def require_whole(self) -> None:
         """Raise IncompleteError for a set with something missing: a list that silently lacks files is a wrong one."""
         if not self.whole:
             raise IncompleteError(
                 f"{self.title} is not complete: {self.why_not}",
-                hint="--format json says what is known and what is not; or export an earlier version (reprod log)",
+                hint="--format json says what is known and what is not; or export "
+                + ("an earlier version (reprod log)" if self.seq is not None else "a manifest of the whole set"),
             )
 
 
@@ -101,7 +135,7 @@ class Tally:
                 self.size += max(content.size, 0)
                 if not self.files % REPORT_EVERY:
                     progress({"phase": "writing", "files": self.files, "total_files": total})
-            elif content.kind is Kind.LINK:
+            elif content.kind is Kind.LINK and content.problem is None:
                 self.links += 1
             yield entry
 
@@ -125,6 +159,8 @@ def open_source(
     from reprod.ops import export_foreign
 
     if export_foreign.is_manifest(text):
+        if dataset is not None:
+            raise UsageError(f"{text} is a manifest file", hint="--dataset picks one of the datasets of a run:ID")
         yield export_foreign.of_manifest(text)
         return
     try:
@@ -166,12 +202,17 @@ def _of_version(db: Database, reference: Reference) -> Source:
     version = db.read(lambda c: versions.version(c, seq))
     record = db.read(lambda c: versions.record(c, seq))
 
+    title = f"{reference.name}@{seq}"
+    _require_sealed(version, record, title, reference.name)
+    damaged = DamagedError(f"the records of {title} are damaged", hint=altered_hint(reference.name))
+    unlisted = () if version.digest else _checked(damaged, lambda: db.read(lambda c: listing.unlisted(c, seq)))
+
     def stream(consume: Consume) -> Any:
-        return db.read(lambda c: consume(listing.entries(c, seq)))
+        return db.read(lambda c: consume(_readable(listing.entries(c, seq, unlisted), damaged)))
 
     root = _root(db, str(record["root"]))
     return Source(
-        title=f"{reference.name}@{seq}",
+        title=title,
         name=reference.name,
         seq=seq,
         run_id=reference.run_id,
@@ -182,11 +223,42 @@ def _of_version(db: Database, reference: Reference) -> Source:
         selection=record["selection"],
         files=version.files,
         size=version.size,
-        why_not="" if version.digest else _missing(stream, version.problems),
+        why_not="" if version.digest else _missing(stream, unlisted, version.problems),
         more=stream(common_algorithms),
         stated=True,
         stream=stream,
+        unlisted=unlisted,
     )
+
+
+def altered_hint(name: str) -> str:
+    """Return what to do about records that are not what was sealed."""
+    return f"the database was altered; reprod verify {name} --chain says since when"
+
+
+def _require_sealed(version: versions.Version, record: dict[str, Any], title: str, name: str) -> None:
+    """Raise DamagedError unless a version's columns are what its record, which is in the chain, says."""
+    known = version.digest is None or (isinstance(version.digest, bytes) and len(version.digest) == len(digest.EMPTY))
+    said = digest.text(version.digest) if known and version.digest is not None else None
+    found = {"digest": said, "files": version.files, "bytes": version.size, "problems": version.problems}
+    wrong = [key for key, value in found.items() if record.get(key) != value]
+    if wrong or not known:
+        raise DamagedError(f"{title} has another {(wrong or ['digest'])[0]} than was sealed", hint=altered_hint(name))
+
+
+def _readable(entries: Iterator[Entry], damaged: DamagedError) -> Iterator[Entry]:
+    """Pass on entries; a row that is no entry is damage."""
+    try:
+        yield from entries
+    except _NO_ENTRY as error:
+        raise damaged from error
+
+
+def _checked(damaged: DamagedError, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except _NO_ENTRY as error:
+        raise damaged from error
 
 
 def _root(db: Database, recorded: str) -> str:
@@ -195,23 +267,21 @@ def _root(db: Database, recorded: str) -> str:
     return os.fsdecode(raw) if raw is not None and display(raw) == recorded else recorded
 
 
-def _missing(stream: Callable[[Consume], Any], problems: int) -> str:
+def _missing(stream: Callable[[Consume], Any], unlisted: tuple[bytes, ...], problems: int) -> str:
     """Say what of a version was not known."""
-
-    def first(entries: Iterator[Entry]) -> list[str]:
-        found = []
-        for entry in entries:
-            if entry.content.problem is not None:
-                found.append(f"'{display(entry.path)}' was {entry.content.problem.word}")
-                if len(found) == MAX_SHOWN:
-                    break
-        return found
-
-    shown: list[str] = stream(first)
+    shown: list[str] = stream(lambda entries: first_unknown(unlisted, entries))
     rest = problems - len(shown)
     if not shown:
         return "a folder could not be listed"
     return ", ".join(shown) + (f", and {rest} more" if rest > 0 else "")
+
+
+def first_unknown(unlisted: Iterable[bytes], entries: Iterable[Entry]) -> list[str]:
+    """Return the first few of what was not known, in words."""
+    folders = (f"the folder '{display(path or b'.')}' could not be listed" for path in unlisted)
+    bad = (entry for entry in entries if entry.content.problem is not None)
+    names = (f"'{display(e.path)}' was {e.content.problem.word}" for e in bad if e.content.problem is not None)
+    return list(islice(chain(folders, names), MAX_SHOWN))
 
 
 def _trimmed(entries: Iterator[Entry], more: tuple[str, ...]) -> Iterator[Entry]:

@@ -4,6 +4,7 @@ A name's history is that of its present root first, and then of the roots before
 numbers and chain go on from one to the next.
 """
 
+import time
 from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
@@ -84,7 +85,8 @@ def purge(state: Path, name: str, records: Database | None = None) -> None:
     try:
         if records.read(lambda c: registry.dataset(c, name)) is None:
             raise NotFoundError(f"no dataset named {name!r}", hint="reprod dataset list")
-        for file in records.write(lambda c: registry.purge(c, name)):
+        now_ns = time.time_ns()
+        for file in records.write(lambda c: registry.purge(c, name, now_ns)):
             for suffix in ("", "-wal", "-shm"):
                 try:
                     (state / "datasets" / (file + suffix)).unlink(missing_ok=True)

@@ -7,16 +7,17 @@ from typing import Any
 from reprod.core import digest
 from reprod.core.entry import display
 from reprod.core.manifest import rfc3339
-from reprod.errors import ReprodError
+from reprod.errors import NotFoundError, ReprodError
 from reprod.store import files, outbox, registry, retention
 
 
 def read(state: Path) -> dict[str, Any]:
-    """Return the last known state; no datasets if no daemon ever ran here."""
+    """Return the last known state; no datasets if no daemon ever ran here. Raises StateError, DamagedError."""
     path = state / "registry.sqlite"
-    if not path.exists():
+    try:
+        records = files.open_registry_readonly(state)
+    except NotFoundError:
         return _document(state, None, [], outbox.Counts(0, 0, 0, None))
-    records = files.open_registry_readonly(state)
     try:
         known = records.read(registry.datasets)
         counts = records.read(outbox.counts)

@@ -49,6 +49,10 @@ def read_claims(path: str | os.PathLike[str], progress: Progress = lambda _done,
     :raises UsageError: there is no such file, or it is no regular file. :raises StateError: it may not be read.
     """
     path = os.fspath(path)
+    if not path:
+        raise UsageError(
+            "the path of the manifest is empty", hint="give the path of a data_manifest.json or SHA256SUMS"
+        )
     name = os.path.basename(path)
     chunks = _chunks(path, progress)
     first = next(chunks, b"")

@@ -8,15 +8,16 @@ on. Times are Unix nanoseconds, sizes bytes.
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_args
 
 from reprod.config import StoreConfig
-from reprod.errors import NotFoundError
+from reprod.errors import NotFoundError, StateError
 from reprod.store import files, meta, registry, retention, uses
-from reprod.store.connection import Database, open_database
+from reprod.store.connection import Database, open_database, open_readonly
 from reprod.store.retention import Sealed
 
 Why = Literal["newest", "recent", "waiting", "run", "daily"]
@@ -93,9 +94,10 @@ def prune(
     """
     step = step or Step()
     known = records.read(lambda c: registry.dataset(c, name))
-    if known is None or not _file(state, known).exists():
+    if known is None or not _has_file(state, known):
         nothing_kept(name)
-    db = open_database(_file(state, known), "dataset")
+    path = _file(state, known)
+    db = open_readonly(path) if dry_run else open_database(path, "dataset")
     try:
         before = db.read(retention.summary)
         claims, void = _claims(db, records, name)
@@ -122,7 +124,22 @@ def prune(
 def prunable(state: Path, records: Database) -> list[str]:
     """Return the datasets that are registered and have a history."""
     known = records.read(registry.datasets)
-    return [each.name for each in known if each.removed_ns is None and _file(state, each).exists()]
+    return [each.name for each in known if each.removed_ns is None and _has_file(state, each)]
+
+
+def prune_here(state: Path, name: str | None, store: StoreConfig, *, dry_run: bool = False) -> list[dict[str, Any]]:
+    """Prune one dataset or all without a daemon; the registry is only read, and a damaged one stays where it is.
+
+    :raises NotFoundError: no dataset of that name was ever scanned here. :raises StateError, DamagedError: the history
+        cannot be read.
+    """
+    try:
+        records = files.open_registry_readonly(state)
+    except NotFoundError:
+        return [] if name is None else nothing_kept(name)
+    with closing(records):
+        names = [name] if name is not None else prunable(state, records)
+        return [prune(state, records, each, store, dry_run=dry_run) for each in names]
 
 
 def nothing_kept(name: str) -> NoReturn:
@@ -132,6 +149,14 @@ def nothing_kept(name: str) -> NoReturn:
 
 def _file(state: Path, known: registry.KnownDataset) -> Path:
     return state / "datasets" / known.file
+
+
+def _has_file(state: Path, known: registry.KnownDataset) -> bool:
+    """Whether a dataset has a history. Raises StateError."""
+    try:
+        return _file(state, known).exists()
+    except OSError as error:
+        raise StateError(f"cannot look into {state}: {error.strerror}", hint="check its permissions") from error
 
 
 def _claims(db: Database, records: Database, name: str) -> tuple[Claims, list[retention.Pin]]:

@@ -4,6 +4,7 @@ Read-only and without a daemon: everything comes from the state directory. What 
 that the dataset has now; a version of an earlier epoch (the name stood for another root) in that epoch's file.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,11 +13,15 @@ from typing import Any
 
 import msgspec
 
+from reprod.config import Config
 from reprod.core.entry import display
-from reprod.core.snapshot import Snapshot
+from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.errors import IncompleteError, NotFoundError, UsageError
 from reprod.store import files, outbox, registry, uses, versions
 from reprod.store.connection import Database
+
+#: The tracking server may have what this host has not.
+_ELSEWHERE = "the manifest on its tracking server: reprod export run:ID --format sha256sums > S; reprod verify S DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,34 +57,49 @@ def resolve(state: Path, text: str, *, name: str | None = None) -> Reference:
 
 def _of_run(state: Path, text: str, name: str | None) -> Reference:
     run = text.removeprefix("run:")
-    records = files.open_registry_readonly(state)
+    unknown = NotFoundError(
+        f"no run {run!r} was recorded here",
+        hint=f"give its id, the first characters of that, or its name; {_ELSEWHERE}",
+    )
     try:
+        records = files.open_registry_readonly(state)
+    except NotFoundError as error:
+        raise unknown from error
+    with closing(records):
         rows = records.read(lambda c: outbox.find(c, run))
         names = records.read(registry.Names)
-    finally:
-        records.close()
     ids = {row.run_id for row in rows}
     if not ids:
-        raise NotFoundError(
-            f"no run {run!r} was recorded here", hint="give the run id, its first characters, or its name"
-        )
+        raise unknown
     if len(ids) > 1:
         listed = ", ".join(sorted(ids)[:3])
         raise UsageError(f"{run!r} is several runs: {listed}", hint="give more characters of the run id")
     row = rows[0]
     if row.snapshot is None:
         raise IncompleteError(f"run {row.run_id} is not recorded yet", hint="reprod status shows what it waits for")
-    snapshot = msgspec.json.decode(row.snapshot, type=Snapshot)
-    present = {names.present(d.name, snapshot.created_ns): d for d in snapshot.datasets}
-    found = {now: d for now, d in present.items() if name in {None, now, d.name}}
-    if not found:
-        raise NotFoundError(f"run {row.run_id} did not use {name}", hint=f"it used {', '.join(present)}")
-    if len(found) > 1:
-        raise UsageError(f"run {row.run_id} used several datasets: {', '.join(found)}", hint="compare NAME@N instead")
-    now, bound = next(iter(found.items()))
+    now, bound = _bound(row.run_id, msgspec.json.decode(row.snapshot, type=Snapshot), names, name)
     if bound.seq is None:
         raise IncompleteError(f"run {row.run_id} has no version of {now}: {bound.error}", hint=f"reprod log {now}")
     return Reference(text, now, bound.seq, row.run_id)
+
+
+def _bound(run_id: str, snapshot: Snapshot, names: registry.Names, name: str | None) -> tuple[str, BoundDataset]:
+    """Return the dataset that a run used, by its present name, and what the run recorded of it."""
+    purged = {d.name: d for d in snapshot.datasets if names.purged(d.name, snapshot.created_ns)}
+    present = {names.present(d.name, snapshot.created_ns): d for d in snapshot.datasets if d.name not in purged}
+    found = {now: d for now, d in present.items() if name in {None, now, d.name}}
+    gone = [each for each in purged if name in {None, each}]
+    if len(found) > 1 or (name is None and len(found) + len(gone) > 1):
+        choice = " or ".join(f"{now}@{d.seq}" for now, d in found.items() if d.seq is not None)
+        raise UsageError(
+            f"run {run_id} used several datasets: {', '.join([*found, *gone])}",
+            hint=f"name one of them: {choice or 'NAME@N'}; reprod export has --dataset NAME",
+        )
+    if found:
+        return next(iter(found.items()))
+    if gone:
+        raise NotFoundError(f"the history of {gone[0]} that this run used was purged", hint=_ELSEWHERE)
+    raise NotFoundError(f"run {run_id} did not use {name}", hint=f"it used {', '.join([*present, *purged])}")
 
 
 def last_used(state: Path, name: str) -> Reference | None:
@@ -137,6 +157,22 @@ def require_one_epoch(state: Path, first: Reference, second: Reference) -> None:
             f"{first.text} and {second.text} are of different roots: {first.name} stood for "
             f"{display(roots[min(a, b)])} then and for {display(roots[max(a, b)])} later",
             hint=f"reprod log {first.name} shows which versions are of which root; compare two of one",
+        )
+
+
+def require_present_root(state: Path, config: Config, name: str) -> None:
+    """Raise UsageError if the configuration has another root than the recorded versions: that is another epoch.
+
+    A daemon would have begun it; without one nobody has read the configuration since it was changed.
+    """
+    path = next((os.fsencode(item.path) for item in config.datasets if item.name == name), None)
+    with closing(files.open_registry_readonly(state)) as records:
+        known = records.read(lambda c: registry.dataset(c, name))
+    if path is not None and known is not None and path not in {known.root, known.moving_to}:
+        raise UsageError(
+            f"the versions of {name} and its files now are of different roots: it stood for {display(known.root)} "
+            f"then and is configured for {display(path)} now",
+            hint=f"the daemon begins a new history there; for the same data: reprod dataset move {name} NEWPATH",
         )
 
 

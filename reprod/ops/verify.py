@@ -14,16 +14,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from reprod.config import Config
 from reprod.config.places import known_state_dir
 from reprod.core.claims import Claims
 from reprod.core.entry import Kind
+from reprod.core.ordered import digest_of
 from reprod.core.pattern import Selection
-from reprod.errors import DamagedError, IncompleteError, NotFoundError
+from reprod.errors import DamagedError, DatasetUnavailableError, IncompleteError, NotFoundError
+from reprod.fs.mounts import RootIdentity
 from reprod.fs.root import Root, open_root
 from reprod.ops.compare import Comparison, Depth
 from reprod.ops.observe import Look
-from reprod.ops.reference import open_version, require_version, resolve
+from reprod.ops.reference import Reference, open_version, require_version, resolve
 from reprod.ops.refresh import state_inodes
 from reprod.ops.sample import Mode, Sample, drop_cached
 from reprod.ops.version_claims import claims_of_version, place_of, referenced
@@ -47,6 +51,7 @@ class _Question:
     top: bytes
     only: bytes | None
     skip: frozenset[tuple[int, int]]
+    known: meta.Meta | None = None  # of the dataset
 
 
 def verify(
@@ -65,7 +70,8 @@ def verify(
 
     :param path: only this file, or all below this directory; relative to the root.
     :param sample: what mode ``sampled`` reads.
-    :raises NotFoundError: no such dataset, version or path. :raises DatasetUnavailableError: the root is not there.
+    :raises NotFoundError: no such dataset, version or path. :raises DatasetUnavailableError: the root is not there, or
+        what is there is on another file system (law 4).
     :raises DamagedError: the records of the version are not what was sealed.
     """
     began = time.monotonic()
@@ -73,27 +79,23 @@ def verify(
     with closing(open_version(state, reference)) as db:
         version = referenced(db, reference)
         record = db.read(lambda c: versions.record(c, version.seq))
-        root = db.read(meta.read).root  # where the files are now: a dataset may have been moved since
+        known = db.read(meta.read)
         claims = claims_of_version(db, version.seq, path)
         top, only = place_of(claims, path)
         if path is not None and not claims.entries:
             raise NotFoundError(
                 f"{reference.name}@{version.seq} holds nothing at {path!r}", hint="paths are relative to its root"
             )
-        place = os.fsdecode(root) if root else record["root"]
+        place = os.fsdecode(known.root) if known.root else record["root"]  # now: it may have been moved since
         question = _Question(
             claims, place, Selection.of_record(record["selection"]), db, mode, sample,
-            True, top, only, state_inodes(str(state)),
+            True, top, only, state_inodes(str(state)), known,
         )  # fmt: skip
         answer = _answer(question, checkpoint, progress, began, complete=version.digest is not None)
+        if answer["differs"] or (path is None and answer["digest_actual"] not in {None, claims.digest}):
+            _require_records(db, replace(reference, seq=version.seq), claims if path is None else None, answer)
         if path is not None:
             answer["digest_actual"] = None
-        elif claims.digest and not answer["differs"] and answer["digest_actual"] not in {None, claims.digest}:
-            require_version(db, replace(reference, seq=version.seq))  # it may have been pruned meanwhile
-            raise DamagedError(
-                f"the records of {reference.name}@{version.seq} give another digest than the one that was sealed",
-                hint=f"the database was altered; reprod verify {reference.name} --chain says since when",
-            )
     return {
         "ref": reference.text,
         "name": reference.name,
@@ -101,6 +103,22 @@ def verify(
         "run_id": reference.run_id,
         **answer,
     }
+
+
+def _require_records(db: Database, reference: Reference, whole: Claims | None, answer: dict[str, Any]) -> None:
+    """Before a file is blamed: raise DamagedError if the records are not those that were sealed.
+
+    :param whole: the claims of the whole version, None if they are to be read.
+    """
+    claims = whole or claims_of_version(db, reference.seq or 0)
+    if claims.digest is None or digest_of(claims.entries) == claims.digest:
+        return
+    require_version(db, reference)  # it may have been pruned meanwhile
+    files = "; the files are what was sealed" if whole and answer["digest_actual"] == claims.digest else ""
+    raise DamagedError(
+        f"the records of {reference.name}@{reference.seq} give another digest than the one that was sealed{files}",
+        hint=f"the database was altered; reprod verify {reference.name} --chain --full says in which versions",
+    )
 
 
 def validate(
@@ -145,6 +163,7 @@ def _answer(
     claims = question.claims
     extra, warnings = _algorithms(claims)
     with open_root(question.root_path) as root:
+        _require_root(root, question.known)
         comparison = Comparison(claims, _depth(question), _own_inode(claims, root))
         selection = question.selection
         if question.only is not None or root.only is not None:
@@ -168,6 +187,19 @@ def _answer(
                 tell()
             comparison.bar(look.unlisted)
     return _result(question, comparison, [*claims.warnings, *warnings], complete, time.monotonic() - began)
+
+
+def _require_root(root: Root, known: meta.Meta | None) -> None:
+    """Raise DatasetUnavailableError for the empty place that a disk leaves behind: nothing in it is missing."""
+    if known is None or known.identity is None or known.moving == "ordered":  # another root, because a person said so
+        return
+    was = msgspec.json.decode(known.identity, type=RootIdentity)
+    if not was.same_filesystem(root.identity):
+        raise DatasetUnavailableError(
+            f"{root.path} is on another file system than it was "
+            f"({was.fs_type} {was.source} then, {root.identity.fs_type} {root.identity.source} now)",
+            hint="mount what belongs there; if the new one is right: reprod scan NAME --accept-root",
+        )
 
 
 def _result(
@@ -219,14 +251,10 @@ def _by_path(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _depth(question: _Question) -> Depth:
     chosen: Callable[[bytes], bool] | None = None
     if question.mode == "quick":
-        chosen = _no_file
+        chosen = frozenset[bytes]().__contains__
     elif question.mode == "sampled":
         chosen = (question.sample or Sample()).takes
     return Depth(chosen, question.mode != "quick", question.db is not None, question.extra_fails)
-
-
-def _no_file(_: bytes) -> bool:
-    return False
 
 
 def _algorithms(claims: Claims) -> tuple[tuple[str, ...], list[str]]:

@@ -108,11 +108,13 @@ def log_manifest(
 
     The file goes into ``folder``, or into ``reprod/FOLDER`` if one of its name is there that reprod did not write; a
     name with another value goes to ``reprod.NAME``. A value over MLflow's limit is in the file only.
+
+    :raises UsageError: a manifest of other files is there, from reprod too; nothing is written then.
     """
     mlflow = _mlflow()
     with _tracking():
         client = mlflow.MlflowClient()
-        place = folder if _may_replace(mlflow, client, run_id, folder, file.name) else f"reprod/{folder}".rstrip("/")
+        place = _free_folder(mlflow, client, run_id, folder, file)
         client.log_artifact(run_id, str(file), place or None)
         data = client.get_run(run_id).data
         fitting = {name: value for name, value in parameters.items() if len(value) <= PARAM_LIMIT}
@@ -146,29 +148,59 @@ def _is_free(mlflow: Any, client: Any, run_id: str, names: set[str]) -> bool:
         return True
     if "system_info.json" not in present:
         return False
-    with TemporaryDirectory(prefix="reprod-") as directory:
-        path = mlflow.artifacts.download_artifacts(
-            run_id=run_id, artifact_path="environment/system_info.json", dst_path=directory
-        )
-        try:
-            value = json.loads(Path(path).read_bytes())
-        except ValueError:
-            return False
+    value = _json_artifact(mlflow, run_id, "environment/system_info.json")
     return isinstance(value, dict) and str(value.get("schema", "")).startswith("reprod.")
 
 
-def _may_replace(mlflow: Any, client: Any, run_id: str, folder: str, name: str) -> bool:
-    """Return whether the folder has no file of this name, or has a manifest that reprod wrote."""
-    path = f"{folder}/{name}" if folder else name
-    if not any(entry.path == path for entry in client.list_artifacts(run_id, folder or None)):
-        return True
-    with TemporaryDirectory(prefix="reprod-") as directory:
+def _free_folder(mlflow: Any, client: Any, run_id: str, folder: str, file: Path) -> str:
+    """Return the first of ``folder`` and ``reprod/FOLDER`` where no file of the user's is in the way."""
+    wanted = _what_it_says(json.loads(file.read_bytes()))
+    for place in (folder, f"reprod/{folder}".rstrip("/")):
+        path = f"{place}/{file.name}" if place else file.name
+        if not any(entry.path == path for entry in client.list_artifacts(run_id, place or None)):
+            return place
+        value = _json_artifact(mlflow, run_id, path)
+        if not isinstance(value, dict) or not {"manifest_version", "complete"} <= value.keys():
+            continue
+        if _what_it_says(value) == wanted:
+            return place
+        raise UsageError(
+            f"run {run_id} has the manifest of another set at {path}",
+            hint="log_to_mlflow(manifest, artifact_path=...) puts this one beside it",
+        )
+    raise UsageError(f"run {run_id} has other files at {path}", hint="log_to_mlflow(manifest, artifact_path=...)")
+
+
+def _what_it_says(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest without when it was made and how fast."""
+    timed = ("generated_at", "throughput_bytes_per_second", "throughput_files_per_second")
+    said = {key: value for key, value in manifest.items() if key not in timed}
+    if isinstance(said.get("summary"), dict):
+        said["summary"] = {key: value for key, value in said["summary"].items() if key != "processing_time_seconds"}
+    return said
+
+
+def _json_artifact(mlflow: Any, run_id: str, path: str) -> Any:
+    """Return what a JSON artifact holds, None for anything else; nothing is shown to the user."""
+    with TemporaryDirectory(prefix="reprod-") as directory, _no_progress_bars():
         found = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=directory)
         try:
-            value = json.loads(Path(found).read_bytes())
+            return json.loads(Path(found).read_bytes())
         except (OSError, ValueError):  # OSError: it is a folder
-            return False
-    return isinstance(value, dict) and "manifest_version" in value and "complete" in value
+            return None
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keep MLflow from drawing on the user's terminal, unless they asked for it themselves."""
+    if "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR" in os.environ:
+        yield
+        return
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    try:
+        yield
+    finally:
+        os.environ.pop("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", None)
 
 
 def _mlflow() -> Any:

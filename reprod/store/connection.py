@@ -8,6 +8,7 @@ refused, a damaged one raises DamagedError and stays untouched: its owner decide
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -20,6 +21,11 @@ Schema = Literal["dataset", "registry"]
 
 APPLICATION_ID = {"dataset": 0x52505244, "registry": 0x52505252}  # "RPRD", "RPRR"
 BUSY_TIMEOUT_MS = 10_000
+
+#: How long one try to begin writing waits for another process, and the pause to the next. Between two tries this
+#: process's readers get their turn: `status` must answer while somebody else holds the file.
+BUSY_TRY_MS = 20
+BUSY_PAUSE_S = 0.01
 
 #: Files up to this size are checked whole when opened (about 2 ms a MiB); in larger ones damage shows when it is met.
 CHECKED_SIZE = 64 << 20
@@ -48,17 +54,39 @@ class Database:
                     self._connection.rollback()
 
     def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``change`` in one ``BEGIN IMMEDIATE`` transaction; any exception rolls it back."""
-        with self._lock, _errors(self.path):
+        """Run ``change`` in one ``BEGIN IMMEDIATE`` transaction; any exception rolls it back.
+
+        :raises StateError: also when another process has held the file for ``BUSY_TIMEOUT_MS``.
+        """
+        give_up_s = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        while True:
+            with self._lock, _errors(self.path):
+                if self._begin(give_up_s):
+                    return self._finish(change)
+            time.sleep(BUSY_PAUSE_S)
+
+    def _begin(self, give_up_s: float) -> bool:
+        """Begin to write, unless another process holds the file; that is an error from ``give_up_s`` on."""
+        self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TRY_MS}")
+        try:
             self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = change(self._connection)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # a full disk rolls back by itself
-                    self._connection.rollback()
+        except sqlite3.OperationalError as error:
+            if not _name(error).startswith("SQLITE_BUSY") or time.monotonic() >= give_up_s:
                 raise
-            return result
+            return False
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        return True
+
+    def _finish(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            result = change(self._connection)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # a full disk rolls back by itself
+                self._connection.rollback()
+            raise
+        return result
 
     def close(self) -> None:
         """Close the file; the last connection also folds the write-ahead log in."""
@@ -95,8 +123,14 @@ def open_readonly(path: Path) -> Database:
     After a clean stop a WAL file can only be read as immutable by who may not write the folder; after a kill that would
     give stale rows. So: ``mode=ro`` first, ``immutable`` only when there is no log to miss.
     """
-    if not path.exists():
-        raise NotFoundError(f"there is no {path}", hint="start the daemon once: reprod daemon")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError(f"there is no {path}", hint="start the daemon once: reprod daemon") from error
+    except OSError as error:  # a directory above it that this user may not enter
+        raise StateError(
+            f"cannot read {path}: {error.strerror}", hint=f"check the permissions of {path.parent}"
+        ) from error
     with _errors(path):
         try:
             return Database(path, _connect_uri(path, "mode=ro"))
@@ -172,20 +206,32 @@ def _errors(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into ours: what cannot be written is a state error, what cannot be read is damage."""
     try:
         yield
+    except UnicodeEncodeError as error:  # SQLite's texts are UTF-8; a name from a shell's argument need not be
+        message = f"nothing is called {error.object!r}: it is not UTF-8"
+        raise NotFoundError(message, hint="reprod dataset list") from error
     except sqlite3.ProgrammingError as error:
         if "closed database" in str(error):  # its dataset was removed while somebody still asked
             raise StateError(f"{path} is closed", hint="ask again") from error
         raise
     except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorname", "") or ""
+        code = _name(error)
         if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "malformed" in str(error):
             raise DamagedError(f"{path} is damaged: {error}", hint="it is set aside and rebuilt by a scan") from error
         if code.startswith("SQLITE_FULL"):
             raise StateError(
                 f"no space left for {path}", hint=f"free space on the file system of {path.parent}"
             ) from error
-        if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_IOERR", "SQLITE_BUSY")):
+        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")):
+            raise StateError(
+                f"cannot use {path}: another process holds it ({error})", hint=f"end that process: fuser -v {path}"
+            ) from error
+        if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_IOERR", "SQLITE_NOMEM")):
             raise StateError(
                 f"cannot use {path}: {error}", hint=f"check the permissions and the disk of {path.parent}"
             ) from error
         raise
+
+
+def _name(error: sqlite3.Error) -> str:
+    """Return SQLite's own name for an error; none where the module made it up."""
+    return getattr(error, "sqlite_errorname", "") or ""

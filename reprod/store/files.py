@@ -8,6 +8,7 @@ A damaged file is set aside under a name that says so, never deleted; a new one 
 highest version that the registry knows, with the chain's head.
 """
 
+import sqlite3
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -43,8 +44,10 @@ def open_registry(state: Path) -> Opened:
             hint="make it writable for this user, or set REPROD_STATE_DIR",
         ) from error
     path = state / "registry.sqlite"
+    lost = _is_empty(path) and any((state / "datasets").glob("*.sqlite"))
     try:
-        return Opened(open_database(path, "registry"))
+        aside = _set_aside(path) if lost else None
+        return Opened(open_database(path, "registry"), aside)
     except DamagedError:
         aside = _set_aside(path)
         return Opened(open_database(path, "registry"), aside)
@@ -66,7 +69,7 @@ def open_dataset(state: Path, records: Database, name: str, root: bytes) -> Open
     found = known.file if known is not None else _kept_file(state, records, name, root)
     file = found or _fresh_file(state, name)  # found, although the registry does not know it: it was rebuilt
     path = state / "datasets" / file
-    aside = None
+    aside = _set_aside(path) if known is not None and known.seq and _is_empty(path) else None
     try:
         db = open_database(path, "dataset")
     except DamagedError:
@@ -163,6 +166,8 @@ def open_dataset_readonly(
 
 def _locate(db: Connection, name: str, seq: int | None, at_ns: int | None) -> registry.KnownDataset:
     names = registry.Names(db)
+    if at_ns is not None and names.purged(name, at_ns):
+        raise NotFoundError(f"the history of {name} that this run used was purged", hint=f"reprod log {name}")
     present = name if at_ns is None else names.present(name, at_ns)
     known = registry.dataset(db, present)
     if known is None:
@@ -172,7 +177,7 @@ def _locate(db: Connection, name: str, seq: int | None, at_ns: int | None) -> re
             f"no dataset named {name!r}",
             hint=f"it is called {renamed} now"
             if renamed
-            else near or "reprod dataset list shows them; reprod dataset add NAME PATH adds one",
+            else near or "reprod dataset list shows them; a new one is known once a daemon scanned it",
         )
     epoch = registry.epoch_of(db, present, seq) if seq is not None else None
     return known if epoch is None else replace(known, file=epoch.file, root=epoch.root)
@@ -194,8 +199,8 @@ def _kept_file(state: Path, records: Database, name: str, root: bytes) -> str | 
         try:
             with closing(open_readonly(path)) as db:
                 found = db.read(meta.read)
-        except (DamagedError, StateError):
-            continue  # what cannot be read cannot be taken up again
+        except (DamagedError, StateError, sqlite3.OperationalError):
+            continue  # what cannot be read, or is not made yet (no such table), cannot be taken up again
         called = found.name or (name if path.name.startswith(name) and number.isdecimal() else None)
         if found.root == root and called == name:
             kept.append((int(number) if number.isdecimal() else 0, path.name))
@@ -203,8 +208,9 @@ def _kept_file(state: Path, records: Database, name: str, root: bytes) -> str | 
 
 
 def _fresh_file(state: Path, name: str) -> str:
-    """Return the name of a file that is not there yet."""
-    if not (state / "datasets" / f"{name}.sqlite").exists():
+    """Return the name of a file that is not there yet, or was left empty by a process that was killed."""
+    first = state / "datasets" / f"{name}.sqlite"
+    if not first.exists() or _is_empty(first):
         return f"{name}.sqlite"
     number = 2
     while (state / "datasets" / f"{name}.{number}.sqlite").exists():
@@ -212,9 +218,18 @@ def _fresh_file(state: Path, name: str) -> str:
     return f"{name}.{number}.sqlite"
 
 
+def _is_empty(path: Path) -> bool:
+    """Whether a file was cut to nothing: SQLite takes that for a new database, and deletes the log that lies beside."""
+    return path.exists() and path.stat().st_size == 0
+
+
 def _set_aside(path: Path) -> Path:
     """Rename a database and its log, so that a person can still look at them."""
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    stem = f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    aside, number = path.with_name(stem), 1
+    while aside.exists():  # two within a second
+        number += 1
+        aside = path.with_name(f"{stem}.{number}")
     path.replace(aside)
     for suffix in ("-wal", "-shm"):
         log = path.with_name(path.name + suffix)

@@ -6,11 +6,12 @@ place as ``d/``. So nothing is sorted but the subdirectories of one directory; a
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reprod.core.entry import Entry
+from reprod.core.entry import Entry, Kind
+from reprod.errors import IncompleteError
 from reprod.store import versions
 from reprod.store.index import content_of
 
@@ -34,16 +35,17 @@ class _Level:
     directories: list[tuple[bytes, int]]
 
 
-def entries(db: sqlite3.Connection, seq: int) -> Iterator[Entry]:
+def entries(db: sqlite3.Connection, seq: int, without: Collection[bytes] = ()) -> Iterator[Entry]:
     """Yield the entries of a version in full-path byte order, special files included.
 
     Takes a connection inside a transaction of the caller's, and is read to its end within it.
 
+    :param without: directories that are passed over with all below them (``b""`` is the root).
     :raises NotFoundError: there is no such version. :raises IncompleteError: it was pruned.
     """
     versions.require_kept(db, seq)
     root = db.execute("SELECT id FROM directory WHERE path = x''").fetchone()
-    levels = [_open(db, seq, root[0], b"")] if root else []
+    levels = [_open(db, seq, root[0], b"", without)] if root and b"" not in without else []
     while levels:
         level = levels[-1]
         start, rows, row = level.start, level.rows, level.next_row
@@ -59,13 +61,36 @@ def entries(db: sqlite3.Connection, seq: int) -> Iterator[Entry]:
         level.next_row = row
         if level.directories:
             path, place = level.directories.pop()
-            levels.append(_open(db, seq, place, path))
+            levels.append(_open(db, seq, place, path, without))
         else:
             levels.pop()
 
 
-def _open(db: sqlite3.Connection, seq: int, place: int, start: bytes) -> _Level:
+def unlisted(db: sqlite3.Connection, seq: int) -> tuple[bytes, ...]:
+    """Return the directories that could not be listed when a version was sealed, in path order (``b""`` is the root).
+
+    What the index has below one is only remembered from earlier. Directories have no history, so this is known of the
+    newest version alone, while nothing of the next one is written.
+
+    :raises NotFoundError: there is no such version. :raises IncompleteError: it was pruned, or nobody knows any more.
+    """
+    kinds = {Kind.FILE, Kind.LINK}
+    files = sum(e.content.problem is not None and e.content.kind in kinds for e in entries(db, seq))
+    if versions.version(db, seq).problems == files:
+        return ()
+    newest, touched = db.execute("SELECT (SELECT max(seq) FROM version), touched FROM pending").fetchone()
+    if seq != newest or touched:
+        raise IncompleteError(
+            f"version {seq} is not complete, and which of its folders could not be listed is not known any more",
+            hint="reprod log shows complete versions; a scan makes a new one",
+        )
+    rows = db.execute("SELECT path FROM directory WHERE present = 1 AND problem IS NOT NULL ORDER BY path")
+    return tuple(bytes(path) for (path,) in rows)
+
+
+def _open(db: sqlite3.Connection, seq: int, place: int, start: bytes, without: Collection[bytes]) -> _Level:
     """Begin to list a directory; those below it are held with a slash at their end, the last one first."""
     below = db.execute("SELECT path, id FROM directory WHERE parent = ?", (place,)).fetchall()
     rows = iter(db.execute(_FILES, (seq, place)))
-    return _Level(start, rows, next(rows, None), sorted([(path + b"/", child) for path, child in below], reverse=True))
+    directories = [(path + b"/", child) for path, child in below if path not in without]
+    return _Level(start, rows, next(rows, None), sorted(directories, reverse=True))

@@ -2,8 +2,9 @@
 
 There is no transaction across files: a dataset's own file is sealed first, then its row here. A name that comes to
 stand for another root begins an *epoch*: another file, with numbers and chain going on after those of the one before. A
-name that was given up is an *alias* for what was recorded until then. Functions take a connection inside a transaction
-of the caller's; times are Unix nanoseconds.
+name that was given up is an *alias* for what was recorded until then; one whose history was purged is an alias for
+nothing, so that no run is taken for one on a later dataset of that name. Functions take a connection inside a
+transaction of the caller's; times are Unix nanoseconds.
 """
 
 import sqlite3
@@ -48,6 +49,8 @@ class Epoch:
 #: Versions that may have been sealed without the registry hearing of it (a crash in between): no number is used twice.
 NUMBER_MARGIN = 9
 
+_PURGED = ""  # as the present name of a dataset whose history was deleted: no dataset is called so
+
 _COLUMNS = (
     "name, root, file, seq, digest, chain, files, bytes, sealed_ns, proved_ns, state, reason, removed_ns, moving_to, "
     "renaming_to"
@@ -84,13 +87,14 @@ def remove(db: sqlite3.Connection, name: str, now_ns: int) -> None:
     db.execute("UPDATE dataset SET removed_ns = ?, state = 'removed' WHERE name = ?", (now_ns, name))
 
 
-def purge(db: sqlite3.Connection, name: str) -> list[str]:
-    """Forget a dataset, its epochs and its former names; returns the files, which are the caller's to delete."""
+def purge(db: sqlite3.Connection, name: str, now_ns: int) -> list[str]:
+    """Forget a dataset and its epochs; its names until now stand for nothing. The files returned are to be deleted."""
     gone = [row[0] for row in db.execute("SELECT file FROM epoch WHERE name = ?1", (name,))]
     gone += [row[0] for row in db.execute("SELECT file FROM dataset WHERE name = ?", (name,))]
     db.execute("DELETE FROM dataset WHERE name = ?", (name,))
     db.execute("DELETE FROM epoch WHERE name = ?", (name,))
-    db.execute("DELETE FROM alias WHERE dataset = ?", (name,))
+    db.execute("UPDATE alias SET dataset = ? WHERE dataset = ?", (_PURGED, name))
+    db.execute("INSERT OR REPLACE INTO alias (name, until_ns, dataset) VALUES (?, ?, ?)", (name, now_ns, _PURGED))
     return gone
 
 
@@ -194,10 +198,17 @@ class Names:
 
     def present(self, name: str, at_ns: int) -> str:
         """Return the present name of what ``name`` stood for at a moment; the name itself if nothing else is known."""
-        return next((new for old, until_ns, new in self._aliases if old == name and at_ns <= until_ns), name)
+        return self._then(name, at_ns) or name
+
+    def purged(self, name: str, at_ns: int) -> bool:
+        """Whether the history of what ``name`` stood for at a moment was deleted since."""
+        return self._then(name, at_ns) == _PURGED
 
     def renamed(self, name: str) -> str | None:
         """Return what became of a name that stands for nothing now."""
         if name in self._present:
             return None
-        return next((new for old, _, new in reversed(self._aliases) if old == name), None)
+        return next((new for old, _, new in reversed(self._aliases) if old == name), None) or None
+
+    def _then(self, name: str, at_ns: int) -> str | None:
+        return next((new for old, until_ns, new in self._aliases if old == name and at_ns <= until_ns), None)

@@ -1,6 +1,7 @@
 """Which versions runs refer to, as their frozen snapshots say, under the names that the datasets have now.
 
-A snapshot keeps the name that a dataset had when it was frozen; ``registry.present_name`` follows later renames. Read
+A snapshot keeps the name that a dataset had when it was frozen; ``registry.Names`` follows later renames, and knows
+which histories were purged: a run on one of those refers to nothing. Read
 only what is needed of a snapshot, so that a field more or less in it changes nothing here. Functions take a connection
 inside a transaction of the caller's; times are Unix nanoseconds.
 """
@@ -59,7 +60,7 @@ def uses(db: sqlite3.Connection, name: str | None = None) -> Iterator[Use]:
     for run_id, tracking_uri, snapshot in rows:
         found = _SNAPSHOT.decode(snapshot)
         for bound in found.datasets:
-            if bound.seq is None:
+            if bound.seq is None or follow.purged(bound.name, found.created_ns):
                 continue
             present = follow.present(bound.name, found.created_ns)
             if name is None or present == name:

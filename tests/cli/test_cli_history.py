@@ -11,6 +11,7 @@ from scripted_daemon import Done, ScriptedDaemon
 
 from reprod.cli.tree import build_parser
 from reprod.config import load
+from reprod.daemon.status import _dataset_needs
 from reprod.store import registry
 
 Run = Callable[..., Done]
@@ -260,3 +261,107 @@ class TestScreens:
         assert reprod("diff", "./A.sums").code == 2
         (home / "bad.json").write_text("{")
         assert reprod("diff", "./A.sums", "bad.json").code == 65
+
+
+class TestNothingThere:
+    @pytest.mark.parametrize(
+        "argv", [("dataset", "add", "x", ""), ("dataset", "move", "data", "")], ids=lambda argv: argv[1]
+    )
+    def test_an_empty_path_is_not_the_current_folder(
+        self, store: HistoryStore, home: Path, reprod: Run, argv: tuple[str, ...]
+    ) -> None:
+        """As an unset shell variable gives it: a usage error, and nothing is changed."""
+        before = (home / "etc" / "datasets.d" / "data.toml").read_text()
+        done = reprod(*argv)
+        assert (done.code, done.out) == (2, "")
+        assert "the path is empty" in done.err
+        assert [p.name for p in (home / "etc" / "datasets.d").iterdir()] == ["data.toml"]
+        assert (home / "etc" / "datasets.d" / "data.toml").read_text() == before
+
+    def test_an_empty_name_is_not_all(self, store: HistoryStore, reprod: Run) -> None:
+        """It is a dataset that nobody knows."""
+        assert reprod("prune", "").code == 4
+        done = reprod("status", "")
+        assert done.code == 3
+        assert "data" not in done.out
+        assert store.opened["data"].read(lambda c: c.execute("SELECT sum(pruned) FROM version").fetchone()[0]) == 0
+
+    @pytest.mark.parametrize(
+        "argv",
+        [("prune",), ("prune", "--dry-run"), ("log", "data"), ("diff", "data"), ("dataset", "move", "data", "{}")],
+    )
+    def test_a_state_that_may_not_be_entered(
+        self, home: Path, reprod: Run, monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...]
+    ) -> None:
+        """77, as for what may not be read; a name that is too long fails for root as a permission does for others."""
+        (home / "data").mkdir()
+        (home / "new").mkdir()
+        register(home, "data", home / "data")
+        monkeypatch.setenv("REPROD_STATE_DIR", str(home / ("x" * 300)))
+        monkeypatch.setenv("REPROD_SOCKET", str(home / "socket"))
+        done = reprod(*(part.format(home / "new") for part in argv))
+        assert (done.code, done.out) == (77, "")
+        assert "hint: " in done.err
+
+    def test_status_of_a_state_that_may_not_be_entered(
+        self, home: Path, reprod: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No daemon answers, and why nothing is known is said too."""
+        monkeypatch.setenv("REPROD_STATE_DIR", str(home / ("x" * 300)))
+        monkeypatch.setenv("REPROD_SOCKET", str(home / "socket"))
+        done = reprod("status")
+        assert done.code == 3
+        assert "registry.sqlite" in done.err
+
+    @pytest.mark.parametrize(
+        "argv", [("log", "young"), ("diff", "young"), ("diff", "data@1", "young"), ("prune", "young")]
+    )
+    @pytest.mark.parametrize("recorded", [True, False], ids=["others are", "nothing is"])
+    def test_a_dataset_that_waits_for_its_first_scan(
+        self, store: HistoryStore, home: Path, reprod: Run, argv: tuple[str, ...], *, recorded: bool
+    ) -> None:
+        """It is registered, so it is not unknown."""
+        if not recorded and "data@1" not in argv:
+            store.close()
+            for path in (home / "state").glob("registry*"):
+                path.unlink()
+            store.opened.clear()
+        (home / "young").mkdir()
+        register(home, "young", home / "young")
+        done = reprod(*argv)
+        assert (done.code, done.out) == (4, "")
+        assert "young is not scanned yet" in done.err
+        assert "hint: start the daemon" in done.err
+        missing = reprod(*(part.replace("young", "old") for part in argv))
+        assert (missing.code, "not scanned yet" in missing.err) == (4, False)
+
+    def test_the_name_it_has(self, store: HistoryStore, reprod: Run) -> None:
+        """Nobody is told to remove a dataset that was to be renamed to its own name."""
+        done = reprod("dataset", "rename", "data", "data")
+        assert (done.code, done.out) == (2, "")
+        assert "data is called that already" in done.err
+        assert "remove" not in done.err
+
+
+def test_status_of_one_says_how_long_versions_are_kept(daemon: ScriptedDaemon, reprod: Run) -> None:
+    """The daemon's own values; nothing where it does not tell them."""
+    known = {"name": "x", "state": "current", "path": "/x"}
+    daemon.says("status", datasets=[known], store={"keep_days": 7, "keep_daily_days": 90, "max_gb": 2.5})
+    assert (
+        "kept      all of 7 days, one a day for 90 days, what runs used for ever · max_gb 2.5"
+        in reprod("status", "x").out
+    )
+    daemon.says("status", datasets=[known], store={"keep_days": 0.5, "keep_daily_days": 90, "max_gb": 0})
+    assert "all of 0.5 days, one a day for 90 days, what runs used for ever\n" in reprod("status", "x").out
+    daemon.says("status", datasets=[known])
+    assert "kept" not in reprod("status", "x").out
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(12, "12 B"), (1500, "1.5 kB"), (13_300_000, "13.3 MB"), (2_500_000_000, "2.5 GB")]
+)
+def test_over_the_cap_by_a_size_that_can_be_read(count: int, told: str) -> None:
+    """A database that is over max_gb by megabytes is not over it by 0.0 GB."""
+    shown = {"name": "x", "problems": [], "state": "current", "watch": "none", "watch_reason": None}
+    needs = _dataset_needs({**shown, "history": {"over_bytes": count}})
+    assert [need["what"] for need in needs] == [f"the database of x is {told} over max_gb"]

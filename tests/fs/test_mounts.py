@@ -45,7 +45,7 @@ def test_own_mounts_and_descriptor(tmp_path: Path) -> None:
     assert os.stat(mount.mount_point).st_dev == identity.device
     status = tmp_path.stat()
     assert identity == RootIdentity(
-        mount.fs_type, mount.source, mount.root, mount.mount_id, status.st_dev, status.st_ino
+        mount.fs_type, mount.source, mount.root, mount.mount_id, status.st_dev, status.st_ino, mount.mount_point
     )
 
 

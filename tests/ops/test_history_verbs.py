@@ -133,6 +133,44 @@ def test_nothing_is_bound_across_a_change_of_the_root(store: HistoryStore) -> No
     assert (found.seq, found.bound) == (None, "late")
 
 
+@pytest.mark.parametrize(("a", "b"), [("real@1", "real"), ("run:r1", "real"), ("real", "real@1"), ("real", None)])
+def test_a_root_that_only_the_configuration_knows(store: HistoryStore, a: str, b: str | None) -> None:
+    """Nothing is compared across before a daemon read it either; but a move, and a manifest, are."""
+    real(store, a="1")
+    store.run("r1", at=time.time_ns(), real=1)
+    there = store.roots["real"] = store.base / "there"
+    there.mkdir()
+    (there / "a").write_text("2")
+    with pytest.raises(UsageError, match="different roots") as caught:
+        ask(store, a, b)
+    assert str(there) in caught.value.message
+    assert ask(store, sums(store.base / "S", a="2"), "real")["different"] is False
+    rehome.intend(store.records, "real", str(there), None)
+    assert ask(store, a, b)["summary"]["modified"] == 1
+
+
+def test_a_name_that_nobody_knows_is_not_another_dataset(store: HistoryStore) -> None:
+    """Two names are refused as such only if both are datasets."""
+    store.open("other")
+    store.seal(time.time_ns(), "other", x=1)
+    for a, b in (("nosuch", "data"), ("data@1", "nosuch@1"), ("nosuch", "neither")):
+        with pytest.raises(NotFoundError, match="no dataset named 'nosuch'"):
+            ask(store, a, b)
+    with pytest.raises(UsageError, match="data is of data, other@1 of other"):
+        ask(store, "data", "other@1")
+
+
+@pytest.mark.parametrize("state", ["empty", "missing"])
+def test_a_run_that_was_recorded_elsewhere(tmp_path: Path, store: HistoryStore, state: str) -> None:
+    """Without a registry too the hint leads to its manifest; to start a daemon would not."""
+    if state == "empty":
+        (tmp_path / state).mkdir()
+    for place in (tmp_path / state, store.state):
+        with pytest.raises(NotFoundError, match="no run 'abc' was recorded here") as caught:
+            diff(place, store.config, "run:abc", "run:def")
+        assert "reprod export run:ID --format sha256sums > S; reprod verify S DIR" in caught.value.hint
+
+
 # --- another place, another name -------------------------------------------------------------------------------------
 
 
@@ -259,6 +297,67 @@ def test_purged_with_all_its_roots(store: HistoryStore) -> None:
     with pytest.raises(NotFoundError) as caught:
         history.log(store.state, "data")
     assert "named" not in caught.value.hint
+
+
+def test_a_purged_history_is_never_taken_for_a_later_one(store: HistoryStore) -> None:
+    """A run on it refers to nothing, also when its name and its numbers are given again: told, and no alarm."""
+    store.run("r1", at=time.time_ns(), data=1)
+    store.run("old", at=1, data=2)
+    store.opened.pop("data").close()
+    history.purge(store.state, "data", store.records)
+    store.open()
+    assert store.seal(time.time_ns(), a=9).seq == 1
+    store.run("r2", at=time.time_ns(), data=1)
+    for ref in ("run:r1", "run:old"):
+        for refused in (resolve, lambda state, ref: ask(store, ref), verify_chain):
+            with pytest.raises(NotFoundError, match="the history of data that this run used was purged"):
+                refused(store.state, ref)
+    with pytest.raises(NotFoundError, match="purged"):
+        files.open_dataset_readonly(store.state, "data", seq=1, at_ns=1)  # as a delivery that waits since then does
+    assert resolve(store.state, "run:r2").seq == 1
+    assert [row["runs"] for row in history.log(store.state, "data")] == [["r2"]]
+    chain = verify_chain(store.state, "data")
+    assert (chain["valid"], chain["complete"], chain["runs"]) == (True, True, 1)
+
+
+def test_a_purge_reaches_the_former_names(store: HistoryStore) -> None:
+    """Runs under a name from before a rename too; those on the dataset that has the name now are not touched."""
+    store.run("r1", at=time.time_ns(), data=1)
+    carry_out(store, "data", new="named")
+    store.open("data", root="data2")
+    store.seal(time.time_ns(), z=1)
+    store.run("r2", at=time.time_ns(), data=1)
+    history.purge(store.state, "named", store.records)
+    assert resolve(store.state, "run:r2").name == "data"
+    assert [row["runs"] for row in history.log(store.state, "data")] == [["r2"]]
+    with pytest.raises(NotFoundError, match="was purged"):
+        resolve(store.state, "run:r1")
+    with pytest.raises(NotFoundError) as caught:
+        history.log(store.state, "named")
+    assert "called" not in caught.value.hint
+    store.records.write(lambda c: registry.purge(c, "data", time.time_ns()))
+    names = store.records.read(registry.Names)
+    assert (names.renamed("data"), names.present("data", 1), names.purged("data", 1)) == (None, "data", True)
+
+
+def test_one_of_several_datasets_of_a_run(store: HistoryStore) -> None:
+    """The refusal names the versions to write instead; a purged one can be picked by name and is told as such."""
+    store.open("other")
+    store.seal(time.time_ns(), "other", x=1)
+    store.run("r1", at=time.time_ns(), data=2, other=1)
+    with pytest.raises(UsageError, match="several datasets: data, other") as caught:
+        resolve(store.state, "run:r1")
+    assert "data@2 or other@1" in caught.value.hint
+    assert "--dataset" in caught.value.hint
+    store.opened.pop("other").close()
+    history.purge(store.state, "other", store.records)
+    with pytest.raises(UsageError, match="several datasets: data, other"):
+        resolve(store.state, "run:r1")
+    assert resolve(store.state, "run:r1", name="data").seq == 2
+    with pytest.raises(NotFoundError, match="the history of other"):
+        resolve(store.state, "run:r1", name="other")
+    with pytest.raises(NotFoundError, match="did not use nope"):
+        resolve(store.state, "run:r1", name="nope")
 
 
 def test_a_renamed_dataset_is_found_again_without_the_registry(store: HistoryStore) -> None:

@@ -16,7 +16,7 @@ from history_store import DAY, HOUR, HistoryStore
 from reprod.config import StoreConfig
 from reprod.core import digest
 from reprod.core.entry import Kind
-from reprod.errors import IncompleteError, NotFoundError, UsageError
+from reprod.errors import DamagedError, IncompleteError, NotFoundError, UsageError
 from reprod.ops import diff, history, prune, verify
 from reprod.ops.chain import verify_chain
 from reprod.ops.prune import Claims, Step, choose
@@ -351,3 +351,35 @@ def test_a_file_gives_space_back_in_steps(tmp_path: Path) -> None:
     with_rows = open_database(tmp_path / "x.sqlite", "dataset")
     assert with_rows.read(lambda c: c.execute("PRAGMA auto_vacuum").fetchone()[0]) == 2
     with_rows.close()
+
+
+def test_a_dry_run_only_reads(tmp_path: Path) -> None:
+    """Without a daemon a damaged registry stays where it is, and a dry run changes no byte of any file."""
+    store = HistoryStore(tmp_path)
+    store.seal(time.time_ns() - 200 * DAY, a=1)
+    store.seal(time.time_ns() - 199 * DAY, a=2)
+    store.seal(time.time_ns() - DAY, a=3)
+    store.close()
+
+    def told() -> dict[str, bytes]:
+        kept = (p for p in store.state.rglob("*") if p.is_file() and not p.name.endswith(("-shm", "-wal")))
+        return {str(p): p.read_bytes() for p in kept}
+
+    before = told()
+    assert [r["pruned"] for r in prune.prune_here(store.state, None, StoreConfig(0, 0), dry_run=True)] == [[1, 2]]
+    assert told() == before
+    with open(store.state / "registry.sqlite", "r+b") as file:
+        file.write(b"\0" * 100)
+    before = told()
+    with pytest.raises(DamagedError):
+        prune.prune_here(store.state, None, StoreConfig(), dry_run=True)
+    assert told() == before
+
+
+def test_nothing_is_made_by_asking(tmp_path: Path) -> None:
+    """All is nothing, one by name is not known; an empty name is no name."""
+    for name in ("x", ""):
+        with pytest.raises(NotFoundError):
+            prune.prune_here(tmp_path, name, StoreConfig())
+    assert prune.prune_here(tmp_path, None, StoreConfig()) == []
+    assert list(tmp_path.iterdir()) == []

@@ -428,3 +428,24 @@ def test_quick_and_sampled_of_a_manifest(root: Path) -> None:
     assert found["hashed_files"] == 1
     (root / "b").write_text("other size")
     assert lists(validate(claims, str(root), mode="quick"))["mismatched"] == [("b", "size", None)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["verify", "data", ""], "the PATH is empty"),
+        (["verify", "./m.json", ""], "the PATH is empty"),
+        (["verify", "./m.json", "--chain"], "--chain is of a dataset, a manifest has none"),
+        (["verify", "./m.json"], "where are the files that ./m.json lists?"),
+        (["manifest", ".", "--validate", ""], "the path of the manifest is empty"),
+    ],
+)
+def test_what_is_asked_wrongly_is_said(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty path is not the current folder, and what does not go together is named before what is lacking (2)."""
+    from reprod.cli.main import main
+
+    monkeypatch.setenv("REPROD_STATE_DIR", str(tmp_path / "state"))
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from reprod.config import Config, DatasetConfig, EnvironmentConfig, MlflowConfig, ScanConfig, WatchConfig
 from reprod.core.delta import compare
-from reprod.errors import DamagedError, NotFoundError
+from reprod.errors import DamagedError, DatasetUnavailableError, NotFoundError
 from reprod.fs.root import open_root
 from reprod.ops import observe as observing
 from reprod.ops.observe import Look
@@ -276,6 +277,48 @@ def test_records_that_were_altered_are_damaged(data: Dataset) -> None:
     with pytest.raises(DamagedError) as caught:
         data.verify()
     assert "--chain" in caught.value.hint
+
+
+@pytest.mark.parametrize(("mode", "path"), [("full", None), ("quick", None), ("full", "a"), ("full", "d")])
+def test_altered_records_do_not_blame_the_files(data: Dataset, mode: Any, path: str | None) -> None:
+    """Where the records alone were altered no file is called modified: 65, for one path too, and beside changes."""
+    data.rewrite("a", "ALPHA!")
+    if mode == "full" and path is None:
+        data.rewrite("a", "alpha")
+    elif path == "d":
+        data.rewrite("d/c", "GAMMA!")
+    data.db.write(lambda c: c.execute("UPDATE file SET sha256 = zeroblob(32) WHERE name = x'62'"))
+    with pytest.raises(DamagedError, match=r"the records of data@1 give another digest") as caught:
+        data.verify(mode, path=path)
+    assert caught.value.exit_code == 65
+    assert ("the files are what was sealed" in caught.value.message) == (mode == "full" and path is None)
+    assert "--chain --full" in caught.value.hint
+
+
+def test_a_record_that_was_taken_out_is_no_extra_file(data: Dataset) -> None:
+    """The file is there as it was sealed; the version's rows are not."""
+    data.db.write(lambda c: c.execute("DELETE FROM file WHERE name = x'61'"))
+    with pytest.raises(DamagedError, match="the files are what was sealed"):
+        data.verify()
+
+
+@pytest.mark.parametrize("mode", ["full", "quick"])
+def test_the_place_of_an_unmounted_disk_is_no_loss(data: Dataset, mode: Any) -> None:
+    """Another file system at the root is 6, not thousands of missing files, unless a person said that it is right."""
+    identity = data.db.read(meta.read).identity or b""
+    seen = msgspec.json.decode(identity)
+    other = msgspec.json.encode({**seen, "source": "/dev/other"})
+    (data.root / "a").unlink()
+    data.db.write(lambda c: meta.write(c, identity=other))
+    with pytest.raises(DatasetUnavailableError, match=r"is on another file system .* /dev/other then") as caught:
+        data.verify(mode)
+    assert caught.value.exit_code == 6
+    data.db.write(lambda c: meta.write(c, moving="ordered"))
+    assert data.verify(mode)["missing"] == ["a"]
+    # After a remount device, inode and mount id are others.
+    again = msgspec.json.encode({**seen, "mount_id": 7, "device": 8, "inode": 9})
+    data.db.write(lambda c: meta.write(c, identity=again, moving=None))
+    assert data.verify(mode)["missing"] == ["a"]
 
 
 def test_a_version_with_something_unknown_is_incomplete(data: Dataset) -> None:

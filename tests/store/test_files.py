@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -219,3 +220,24 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     db.write(lambda c: registry.add(c, "a", b"/a", "a.sqlite", 1))
     assert [d.name for d in db.read(registry.datasets)] == ["a"]
     db.close()
+
+
+def test_a_state_that_may_not_be_entered(tmp_path: Path) -> None:
+    """A state error that names the file; not "there is none", and no bug."""
+    state = tmp_path / ("x" * 300)  # as EACCES, but for root too: stat() fails for another reason than absence
+    with pytest.raises(StateError, match=r"registry\.sqlite"):
+        files.open_registry_readonly(state)
+    with pytest.raises(NotFoundError):
+        files.open_registry_readonly(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes a user that may not read")
+def test_a_state_of_another_user() -> None:
+    """The same for permissions."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as state:  # 0700; tmp_path lies below another one that is
+        os.seteuid(65534)
+        try:
+            with pytest.raises(StateError, match="Permission denied"):
+                files.open_registry_readonly(Path(state))
+        finally:
+            os.seteuid(0)
