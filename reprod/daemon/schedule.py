@@ -28,6 +28,9 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # unavailable, state full, failed
 FIRST_UNSTABLE_S, LONGEST_UNSTABLE_S = 0.05, 60.0
 
 
+MOST_BARRED = 1000  # unreadable paths that are tried again; more of them are left to the walks
+
+
 @dataclass(slots=True)
 class Schedule:
     """``walk_s``: when everything is due; ``retry_s``: before that nothing is, after a failure."""
@@ -35,7 +38,8 @@ class Schedule:
     walk_s: float = 0.0
     retry_s: float | None = None
     moving: frozenset[bytes] = frozenset()  # files that kept changing while they were read
-    _moving_s: float = math.inf  # when those are due
+    barred: frozenset[bytes] = frozenset()  # what could not be read: its healing need not make an event
+    _moving_s: float = math.inf  # when these are due
     _moving_wait_s: float = FIRST_UNSTABLE_S
     _retry_wait_s: float = FIRST_RETRY_S
     _sealed_s: float = -math.inf
@@ -50,7 +54,8 @@ class Schedule:
         Files that keep changing are left to their own back-off, or a growing log would be read all the time; but not
         those that were ``closed`` by who wrote them.
         """
-        return hinted | self.moving if now >= self._moving_s else hinted - (self.moving - closed)
+        due = now >= self._moving_s
+        return hinted | self.moving | self.barred if due else hinted - (self.moving - closed)
 
     def settle_s(self, now: float, quiet_s: float, latest: float) -> float:
         """Return how long to wait yet: a burst of writes ends (by ``latest``), and seals are a second apart."""
@@ -85,11 +90,14 @@ class Schedule:
         self._retry_wait_s = min(2 * self._retry_wait_s, LONGEST_RETRY_S)
 
     def _plan_moving(self, report: Report, looked: frozenset[bytes] | None, began: float, now: float) -> None:
-        """Files that kept changing are read again, less and less often."""
+        """Files that kept changing, or could not be read, are read again, less and less often."""
         unstable = frozenset(path for path, problem in report.problems if problem is Problem.UNSTABLE)
+        unreadable = frozenset(path for path, problem in report.problems if problem is Problem.UNREADABLE)
         looked_at_all = report.full or looked is None or began >= self._moving_s
-        self.moving = unstable if looked_at_all else unstable | (self.moving - (looked or frozenset()))
-        if not self.moving:
+        if not looked_at_all and looked is not None:
+            unstable, unreadable = unstable | (self.moving - looked), unreadable | (self.barred - looked)
+        self.moving, self.barred = unstable, unreadable if len(unreadable) <= MOST_BARRED else frozenset()
+        if not self.moving and not self.barred:
             self._moving_s, self._moving_wait_s = math.inf, FIRST_UNSTABLE_S
         elif looked_at_all or math.isinf(self._moving_s):
             self._moving_s = now + self._moving_wait_s

@@ -87,3 +87,24 @@ def test_settling_ends_with_the_burst_or_in_time() -> None:
     schedule.succeed(report(sealed=True), None, 0.0, 10.0, 3600, watched=True)
     assert schedule.settle_s(10.2, math.inf, 10.5) == pytest.approx(SEAL_SPACING_S - 0.2)
     assert schedule.settle_s(12.0, math.inf, 12.5) == 0.0
+
+
+def test_what_could_not_be_read_is_tried_again() -> None:
+    """Without a hint, less and less often, while hints for it count at once; thousands are left to the walks."""
+    schedule = Schedule()
+    barred = dataclasses.replace(report(), problems=((b"bad", Problem.UNREADABLE),))
+    schedule.succeed(barred, None, 0.0, 10.0, 3600, watched=True)
+    assert schedule.paths(frozenset({b"bad"}), NONE, 10.01) == {b"bad"}
+    due = schedule.due_s()
+    assert due < 11
+    assert schedule.paths(NONE, NONE, due) == {b"bad"}
+    again = dataclasses.replace(barred, full=False)
+    for _ in range(15):
+        schedule.succeed(again, frozenset({b"bad"}), schedule.due_s(), schedule.due_s(), 36000, watched=True)
+    before = schedule.due_s()
+    schedule.succeed(report(full=False), frozenset({b"bad"}), before, before, 36000, watched=True)
+    assert schedule.barred == frozenset()
+    assert schedule.due_s() == pytest.approx(3610.0)
+    many = tuple((b"%d" % n, Problem.UNREADABLE) for n in range(1001))
+    schedule.succeed(dataclasses.replace(report(), problems=many), None, 0.0, 10.0, 3600, watched=True)
+    assert schedule.barred == frozenset()

@@ -335,7 +335,9 @@ def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path, data: Path, name:
             daemon.take()
             daemon.call("reload")
             daemon.log_path.write_bytes(daemon.take())
-            assert daemon.events("config.reloaded")[-1]["lines_lost"] == 2
+            assert daemon.events("config.reloaded")
+            # Whichever line came first, and at least the two of the versions are missing.
+            assert sum(event.get("lines_lost", 0) for event in daemon.events()) >= 2
         assert daemon.terminate()[0] == 0
     finally:
         daemon.end()

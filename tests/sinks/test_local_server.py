@@ -70,7 +70,7 @@ def test_server_dies_with_its_owner_and_comes_back_at_the_same_address(
         server.stop()
         took = time.monotonic() - stopping
     assert took < 1.5
-    assert group_members(group) == []
+    until(lambda: group_members(group) == [], 1.5)  # killed; the kernel may take a moment on a busy machine
     assert not server.is_alive()
     server.stop()
 
