@@ -24,30 +24,47 @@ def ordered_tree(entries: Iterable[tuple[bytes, bool, bytes]]) -> bytes:
 
     :raises ValueError: the order is not ascending, or a path comes twice.
     """
-    names: list[bytes] = []
-    open_nodes = [hashlib.sha256()]
-    here, last = b"", b""
+    tree = OrderedTree()
     for path, is_link, sha256 in entries:
-        if path <= last:
-            raise ValueError(f"{path!r} does not come after {last!r}")
-        last = path
+        tree.add(path, is_link, sha256)
+    return tree.root()
+
+
+class OrderedTree:
+    """The dataset digest of entries that are added in ascending order of their paths' bytes."""
+
+    def __init__(self) -> None:
+        self._names: list[bytes] = []
+        self._nodes = [hashlib.sha256()]
+        self._here = self._last = b""
+
+    def add(self, path: bytes, is_link: bool, sha256: bytes) -> None:
+        """Take the next entry. :raises ValueError: its path does not come after the last one's."""
+        if path <= self._last:
+            raise ValueError(f"{path!r} does not come after {self._last!r}")
+        self._last = path
         directory, _, name = path.rpartition(b"/")
-        if directory != here:
-            wanted = directory.split(b"/") if directory else []
-            common = 0
-            while common < min(len(names), len(wanted)) and names[common] == wanted[common]:
-                common += 1
-            _close(names, open_nodes, common)
-            names += wanted[common:]
-            open_nodes += [hashlib.sha256() for _ in wanted[common:]]
-            here = directory
-        open_nodes[-1].update(link_line(sha256, name) if is_link else file_line(sha256, name))
-    _close(names, open_nodes, 0)
-    return open_nodes[0].digest()
+        if directory != self._here:
+            self._enter(directory)
+        self._nodes[-1].update(link_line(sha256, name) if is_link else file_line(sha256, name))
 
+    def root(self) -> bytes:
+        """Return the root node (32 bytes); nothing is added after that."""
+        self._leave(0)
+        return self._nodes[0].digest()
 
-def _close(names: list[bytes], open_nodes: "list[hashlib._Hash]", level: int) -> None:
-    """Finish the directories below ``level``: each becomes a line of its parent."""
-    while len(names) > level:
-        node = open_nodes.pop().digest()
-        open_nodes[-1].update(directory_line(node, names.pop()))
+    def _enter(self, directory: bytes) -> None:
+        wanted = directory.split(b"/") if directory else []
+        common = 0
+        while common < min(len(self._names), len(wanted)) and self._names[common] == wanted[common]:
+            common += 1
+        self._leave(common)
+        self._names += wanted[common:]
+        self._nodes += [hashlib.sha256() for _ in wanted[common:]]
+        self._here = directory
+
+    def _leave(self, level: int) -> None:
+        """Finish the directories below ``level``: each becomes a line of its parent."""
+        while len(self._names) > level:
+            node = self._nodes.pop().digest()
+            self._nodes[-1].update(directory_line(node, self._names.pop()))

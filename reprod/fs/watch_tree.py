@@ -52,9 +52,6 @@ class WatchedTree:
         self._recursive = recursive
         self._nodes: dict[int, Node] = {}
 
-    def __len__(self) -> int:
-        return len(self._nodes)
-
     def node(self, watch: int) -> Node | None:
         """Return the directory that a watch stands for; None for one that ended."""
         return self._nodes.get(watch)

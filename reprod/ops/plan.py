@@ -99,11 +99,17 @@ def _same_root(root: Root, known: meta.Meta, *, accept: bool) -> bool:
     """Whether the root is on the file system that it was on (law 4). Raises unless so, or accepted."""
     if known.identity is None:
         return True
-    was = _identity(known.identity)
-    if was.same_filesystem(root.identity):
-        return True
-    if accept:
+    if accept and not _identity(known.identity).same_filesystem(root.identity):
         return False
+    require_same_filesystem(root, known.identity)
+    return True
+
+
+def require_same_filesystem(root: Root, identity: bytes) -> None:
+    """Raise DatasetUnavailableError if the root is on another file system than its stored ``identity`` says."""
+    was = _identity(identity)
+    if was.same_filesystem(root.identity):
+        return
     raise DatasetUnavailableError(
         f"{root.path} is on another file system than it was "
         f"({was.fs_type} {was.source} then, {root.identity.fs_type} {root.identity.source} now)",

@@ -14,19 +14,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from reprod.config import Config
 from reprod.config.places import known_state_dir
 from reprod.core.claims import Claims
 from reprod.core.entry import Kind
 from reprod.core.ordered import digest_of
 from reprod.core.pattern import Selection
-from reprod.errors import DamagedError, DatasetUnavailableError, IncompleteError, NotFoundError
-from reprod.fs.mounts import RootIdentity
+from reprod.errors import DamagedError, IncompleteError, NotFoundError
 from reprod.fs.root import Root, open_root
 from reprod.ops.compare import Comparison, Depth
 from reprod.ops.observe import Look
+from reprod.ops.plan import require_same_filesystem
 from reprod.ops.reference import Reference, open_version, require_version, resolve
 from reprod.ops.refresh import state_inodes
 from reprod.ops.sample import Mode, Sample, drop_cached
@@ -193,13 +191,7 @@ def _require_root(root: Root, known: meta.Meta | None) -> None:
     """Raise DatasetUnavailableError for the empty place that a disk leaves behind: nothing in it is missing."""
     if known is None or known.identity is None or known.moving == "ordered":  # another root, because a person said so
         return
-    was = msgspec.json.decode(known.identity, type=RootIdentity)
-    if not was.same_filesystem(root.identity):
-        raise DatasetUnavailableError(
-            f"{root.path} is on another file system than it was "
-            f"({was.fs_type} {was.source} then, {root.identity.fs_type} {root.identity.source} now)",
-            hint="mount what belongs there; if the new one is right: reprod scan NAME --accept-root",
-        )
+    require_same_filesystem(root, known.identity)
 
 
 def _result(

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from export_place import BAGGABLE, ExportPlace
 
+from reprod.core import digest
 from reprod.core.entry import Content, Entry, Kind
 from reprod.core.manifest import document_chunks
-from reprod.core.ordered import ordered_tree
+from reprod.core.ordered import OrderedTree
 from reprod.errors import DamagedError, IncompleteError
 from reprod.ops import verify
 from reprod.ops.export import FORMATS, Format, Request, export
-from reprod.ops.export_proof import Expected, OrderedTree, proven
+from reprod.ops.export_proof import Expected, proven
 from reprod.ops.generate import generate, save
 from reprod.ops.manifest_file import read_claims
 
@@ -63,7 +64,7 @@ def test_the_digest_of_a_stream_is_that_of_the_whole() -> None:
         tree = OrderedTree()
         for row in rows:
             tree.add(*row)
-        assert tree.root() == ordered_tree(rows)
+        assert tree.root() == digest.tree({path: (is_link, sha256) for path, is_link, sha256 in rows})
 
 
 def test_a_path_that_comes_late_or_twice_is_no_set() -> None:
