@@ -32,10 +32,14 @@ torture: export REPROD_MACHINE ?= 1000
 torture: export REPROD_MODEL ?= 4000
 torture: export REPROD_TORTURE ?= 200
 torture: export REPROD_KILLS ?= 200
+torture: export REPROD_ROUNDS ?= 1000
+torture: export REPROD_CHAOS_S ?= 10
+torture: export REPROD_CHAOS_SEEDS ?= 20
 torture: export REPROD_SOAK_S ?= 3600
 torture: $(VENV)/.developing
 	$(BIN)/python -m pytest --timeout 14400 -s tests/fs/test_watch_torture.py tests/ops/test_index_equals_files.py \
-		tests/store/test_binding_model.py tests/e2e/test_e2e_kills.py tests/e2e/test_e2e_soak.py $(ARGS)
+		tests/store/test_binding_model.py tests/e2e/test_e2e_barrier.py tests/e2e/test_e2e_chaos.py \
+		tests/e2e/test_e2e_kills.py tests/e2e/test_e2e_soak.py $(ARGS)
 
 check: $(VENV)/.developing
 	$(BIN)/ruff check .

@@ -1,9 +1,10 @@
 """Log lines of the daemon: for a person on a terminal, else one JSON object a line, on standard error.
 
-Rule: every string of an event, a traceback included, passes ``redact_text`` before it is written (law 10), and no
-state of standard error (closed, full, a reader that went away) may stop or kill the daemon: a line that nobody takes is
-dropped, and the next one that gets through says how many were (``lines_lost``). Records of other libraries that use
-``logging`` come out the same way. Times are RFC 3339 UTC.
+Rule: every string of an event, a traceback included, passes ``redact_text`` before it is written (law 10); no string
+acts on a terminal, as a file name with an escape sequence would (JSON escapes by itself); and no state of standard
+error (closed, full, a reader that went away) may stop or kill the daemon: a line that nobody takes is dropped, and the
+next one that gets through says how many were (``lines_lost``). Records of other libraries that use ``logging`` come out
+the same way. Times are RFC 3339 UTC.
 """
 
 import io
@@ -35,7 +36,7 @@ def configure(stream: TextIO | None = None) -> None:
             structlog.processors.format_exc_info,
             output.confess,
             _redact,
-            _renderer(target),
+            *_rendering(target),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: output,
@@ -128,7 +129,8 @@ class _Forward(logging.Handler):
         )
 
 
-def _renderer(stream: TextIO) -> Any:
+def _rendering(stream: TextIO) -> list[structlog.typing.Processor]:
+    """Return the last processors: what makes an event the text that this stream gets."""
     try:
         terminal = stream.isatty()
     except ValueError:
@@ -136,8 +138,24 @@ def _renderer(stream: TextIO) -> Any:
     if terminal:
         colours = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         # plain_traceback: format_exc_info has made the text already, so that it could be redacted.
-        return structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
-    return structlog.processors.JSONRenderer(default=str)
+        return [
+            _disarm,
+            structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback),
+        ]
+    return [structlog.processors.JSONRenderer(default=str)]
+
+
+def _disarm(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape what is shown as it is; values that are no strings are shown by ``repr``, which escapes."""
+    return {key: _disarmed(key, value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _disarmed(key: str, text: str) -> str:
+    if key == "exception":  # its lines are ours, what is in them is not
+        return "\n".join(_disarmed("", line) for line in text.split("\n"))
+    if text.isprintable():  # false for everything that controls, reorders or hides, and for odd kinds of space
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -16,8 +16,8 @@ from reprod.core import digest
 from reprod.core.entry import Kind
 from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.store import changes, files, index, listing, outbox, registry, versions
-from reprod.store.changes import Observation
 from reprod.store.connection import Database
+from reprod.store.observation import Observation
 from reprod.store.timeline import Evidence
 
 DAY = 86_400_000_000_000

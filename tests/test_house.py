@@ -55,3 +55,19 @@ def test_an_exit_code_comes_back_as_its_error():
         again = errors.from_code(cls.exit_code, "what", "do")
 
         assert (type(again), again.message, again.hint) == (cls, "what", "do")
+
+
+def test_every_test_that_the_table_of_hazards_names_exists():
+    """docs/reliability.md names a test for each hazard; a renamed or removed one is noticed here."""
+    tests = {path.stem: path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("test_*.py")}
+    table = (PACKAGE.parent / "docs" / "reliability.md").read_text(encoding="utf-8")
+    missing = []
+    for line in table.splitlines():
+        module = ""
+        for name, function in re.findall(r"`(test_\w+)(?:::([\w*]+))?`", line):
+            module = tests.get(name, module)
+            # A name that is no module's is another function of the one before it.
+            wanted = function or ("" if name in tests else name)
+            if not module or (wanted and not re.search(rf"def {wanted.rstrip('*')}", module)):
+                missing.append(f"{name}::{function}")
+    assert missing == []

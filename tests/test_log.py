@@ -3,6 +3,11 @@
 import io
 import json
 import logging
+import os
+import pty
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +81,41 @@ def test_other_libraries_and_a_closed_stream() -> None:
     assert "wrong %d" in stream.getvalue().splitlines()[1]
     stream.close()
     get_logger().error("nobody_reads")
+
+
+LOGGED = r"""
+from reprod import log
+log.configure()
+name = 'a\x1b[2J\x1b]0;x\x07b\r\x9b31m\u202ec\udcff'
+log.get_logger(dataset=name).warning(name, path=name, several=[name], more={name: name})
+try:
+    raise RuntimeError(name)
+except RuntimeError:
+    log.get_logger().exception("dataset_failed")
+import logging
+logging.getLogger(name).warning("%s", name)
+"""
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_no_value_acts_on_a_terminal(colour: bool) -> None:
+    """A name with escape sequences reaches a terminal as text, in every place where an event may hold one."""
+    parent, child = pty.openpty()
+    kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}}
+    environment = {**kept, "TERM": "xterm", "PYTHONIOENCODING": "utf-8", **({} if colour else {"NO_COLOR": "1"})}
+    process = subprocess.Popen([sys.executable, "-c", LOGGED], env=environment, stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    received = b""
+    try:
+        while chunk := os.read(parent, 65536):
+            received += chunk
+    except OSError:  # EIO: the other side is closed
+        pass
+    os.close(parent)
+    assert process.wait(30) == 0, received
+    shown = received.decode()
+    assert ("\x1b[" in shown) is colour, "ours are there"
+    plain = re.sub(r"\x1b\[\d*m", "", shown).replace("\r\n", "\n")
+    assert set(plain) - {"\n"} == {character for character in plain if character.isprintable()}
+    assert plain.count("a\\x1b[2J\\x1b]0;x\\x07b\\r\\x9b31m\\u202ec") >= 7
+    assert "Traceback (most recent call last):\n  File " in plain

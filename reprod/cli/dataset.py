@@ -232,14 +232,42 @@ def _say_added(screen: Screen, place: Place, config: Config, args: argparse.Name
             screen.prose(f"it is inside dataset {outer}: its files belong to both", 2)
         elif args.name == outer:
             screen.prose(f"dataset {inner} is inside it: those files belong to both", 2)
-    if place.reads_here:
-        screen.prose(f"the first scan begins now: reprod status {args.name}", 2)
+    if place.reads_here and place.client is not None:
+        try:
+            _say_outlook(screen, args.name, place.client.call("outlook", {"name": args.name}))
+        except ReprodError:  # an older daemon, or data that is gone again: it is added all the same
+            screen.prose(f"the first scan begins now: reprod status {args.name}", 2)
     elif place.live:
         screen.prose(
             f"the running daemon reads {render.safe(place.hello.get('config'))} and will not see this", 2, "yellow"
         )
     else:
+        if dataset is not None:
+            from reprod.ops.estimate import estimate
+
+            found = estimate(dataset, str(place.state))
+            screen.prose(f"{_found(found.files, whole=found.whole)} on {render.safe(found.fs_type)}", 2)
         screen.prose("no daemon is running: it is scanned when one starts (reprod daemon)", 2)
+
+
+def _say_outlook(screen: Screen, name: str, told: dict[str, Any]) -> None:
+    """Write what the daemon found in the moment since: how large it is, how it is watched and why not otherwise."""
+    found = _found(told.get("files") or 0, whole=bool(told.get("whole")))
+    size = f", {render.size(told['bytes'])}" if told.get("bytes") is not None else ""
+    screen.prose(f"{found}{size} on {render.safe(told.get('file_system') or 'an unknown file system')}", 2)
+    if told.get("watch") in {"inotify", "watchfiles"}:
+        screen.prose(f"watched by {told['watch']}", 2)
+    else:
+        how = "polled, not watched" if told.get("watch") == "poll" else "not watched yet"
+        screen.prose(f"{how}: {render.safe(told.get('watch_reason') or 'it is not known why')}", 2, "yellow")
+    if told.get("version") is not None:
+        screen.prose(f"scanned: @{told['version']}  {render.digest(told.get('digest'))}", 2)
+    else:
+        screen.prose(f"the first scan is under way: reprod status {name}", 2)
+
+
+def _found(files: int, *, whole: bool) -> str:
+    return f"{render.plural(files, 'file')}{'' if whole else ' and more'}"
 
 
 def _purge(place: Place, name: str) -> None:

@@ -17,6 +17,7 @@ from reprod.cli import codes, render
 from reprod.cli import demo_material as material
 from reprod.cli.demo_material import CHANGED_FILE, FLIPPED_FILE, TRAINING
 from reprod.cli.demo_stage import Ran, Stage, StepFailedError, own_name
+from reprod.cli.main import BROKEN_PIPE
 from reprod.cli.screen import Screen
 from reprod.errors import ReprodError, StateError
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         raise StateError(
             f"no temporary folder can be made: {error}", hint="set TMPDIR to a folder with 100 MB of free space"
         ) from error
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = {number: signal.signal(number, _interrupt) for number in _asked_to_end()}
     done = stopped = False
     try:
         _Demo(stage, keep=args.keep).play()
@@ -51,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         stopped = True
         print("\nstopped; cleaning up", file=sys.stderr)
+        raise
+    except OSError:  # nobody reads on (`reprod demo | head -1`), or there is no room where they would
+        stopped = True
         raise
     except ReprodError:
         raise
@@ -65,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
             if done or stopped:
                 stage.remove()
         signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return codes.FINE
 
 
@@ -118,6 +123,7 @@ class _Demo:
         try:
             happened = act()
         except (ReprodError, OSError) as error:
+            _require_reader(error)
             message, hint = (error.message, error.hint) if isinstance(error, ReprodError) else (str(error), "")
             logs = f"the logs are kept: {self.stage.daemon_log} {self.stage.state}/*.log"
             self.screen.prose(f"{self._sign('bad')} {render.safe(message)}", 4, "red")
@@ -296,7 +302,22 @@ def _expect(fact: bool, otherwise: str) -> None:
 
 def _expect_code(ran: Ran, code: int) -> None:
     said = (ran.err or ran.out).strip()
+    if ran.code == BROKEN_PIPE:
+        raise BrokenPipeError
     _expect(ran.code == code, f"exit code {ran.code} where {code} was due: {said[-500:]}")
+
+
+def _require_reader(error: Exception) -> None:
+    """Raise the OSError of our own output, if that is what ended a step: then nothing failed but the showing."""
+    if isinstance(error, BrokenPipeError):
+        raise error
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _asked_to_end() -> list[signal.Signals]:
+    """Return the signals besides Ctrl-C that end the demo; one that is ignored stays so, for ``nohup`` means it."""
+    return [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -140,7 +140,7 @@ class Stage:
 
     def python(self, script: Path, *arguments: str) -> Ran:
         """Run a training script in a process of its own, set to this stage's MLflow server."""
-        environment = client_environment(self._environment(), self.url, None)
+        environment = client_environment(self._environment(), self.url)
         environment["MLFLOW_EXPERIMENT_NAME"] = EXPERIMENT
         return self._run([sys.executable, "-P", str(script), *arguments], environment)
 
@@ -212,7 +212,8 @@ class Stage:
             return False
 
     def _run(self, command: list[str], environment: dict[str, str], *, show: bool = False) -> Ran:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         try:
             done = subprocess.run(
                 command,

@@ -5,6 +5,7 @@ flags is the command's own matter.
 """
 
 import argparse
+import re
 
 
 class Values(argparse.Action):
@@ -21,6 +22,8 @@ class Values(argparse.Action):
 
 def depth_flags(parser: argparse.ArgumentParser) -> None:
     """Add how much of the files a verification reads: ``mode`` (None: not said), ``sample`` and ``seed``."""
+    # `--sample -1%` is a value that is wrong, no flag that nobody knows: what begins like a negative number is a value.
+    parser._negative_number_matcher = re.compile(r"-[\d.]")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--quick", action="store_const", const="quick", dest="mode", help="compare sizes and times only")
     mode.add_argument(

@@ -126,8 +126,10 @@ def _show_diff(screen: Screen, answer: dict[str, Any], differs: bool) -> None:
     for key in ("a", "b"):
         if (answer.get(key) or {}).get("complete") is False:
             screen.prose(f"{_side(answer[key])} is not wholly known", 0, "yellow")
+    unknown = answer.get("unknown") or []
     if not differs:
-        screen.prose(f"{sides}   no difference")
+        screen.prose(f"{sides}   no difference{' in what is known' if unknown else ''}")
+        _show_unknown(screen, answer, unknown)
         return
     counts = [
         f"{len(answer[kind]):,} {kind}" for kind in ("added", "modified", "removed", "renamed") if answer.get(kind)
@@ -142,6 +144,16 @@ def _show_diff(screen: Screen, answer: dict[str, Any], differs: bool) -> None:
             screen.line(f"  {show(screen, entry)}")
         if len(entries) > _SHOWN:
             screen.line(f"  and {len(entries) - _SHOWN:,} more {kind} (--json lists them)")
+    _show_unknown(screen, answer, unknown)
+
+
+def _show_unknown(screen: Screen, answer: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+    """List the folders of which nothing is said, each with the side that could not list it."""
+    for entry in entries[:_SHOWN]:
+        sides = " and ".join(_title(answer.get(key)) for key in ("a", "b") if entry.get("side") in {key, "both"})
+        screen.line(f"  {screen.paint('?', 'yellow')}  {render.file_name(entry)}  not known in {sides}")
+    if len(entries) > _SHOWN:
+        screen.line(f"  and {len(entries) - _SHOWN:,} more folders that are not known (--json lists them)")
 
 
 def _added(screen: Screen, entry: dict[str, Any]) -> str:
@@ -172,16 +184,24 @@ def _renamed(screen: Screen, entry: dict[str, Any]) -> str:
 
 def _side(ref: object) -> str:
     """Return one side of a comparison as people write it: ``imagenet@41 dt1:7f3a1c0e1234``, ``imagenet now``."""
+    title = _title(ref)
+    if not isinstance(ref, dict):
+        return title
+    shown = ref.get("digest") if ref.get("name") is None else ref.get("version") is not None
+    return f"{title} {render.digest(ref.get('digest'))}" if shown else title
+
+
+def _title(ref: object) -> str:
+    """Return one side of a comparison without its digest."""
     if not isinstance(ref, dict):
         return render.safe(ref)
     name = render.safe(ref.get("ref") or ref.get("name") or "?")
     version = ref.get("version")
-    if ref.get("name") is None:
-        return f"{name} {render.digest(ref.get('digest'))}" if ref.get("digest") else name  # a manifest file
+    if ref.get("name") is None:  # a manifest file
+        return name
     if version is None:
         return name if name.startswith("run:") else f"{name.split('@')[0]} now"
-    at = "" if name.endswith(f"@{version}") else f"@{version}"
-    return f"{name}{at} {render.digest(ref.get('digest'))}"
+    return name if name.endswith(f"@{version}") else f"{name}@{version}"
 
 
 def _no_checkpoint() -> None:

@@ -110,8 +110,16 @@ def _facts(dataset: dict[str, Any], store: dict[str, Any]) -> list[tuple[str, st
     facts.append(("changed", render.ago(dataset.get("last_change_at"))))
     facts.append(("confirmed", render.ago(dataset.get("confirmed_at"))))
     if dataset.get("watch"):
-        facts.append(("watch", render.safe(dataset["watch"])))
+        facts.append(("watch", _watch(dataset)))
     return facts
+
+
+def _watch(dataset: dict[str, Any]) -> str:
+    """Return ``inotify · since it started 2 overflows, 1 unannounced change (found by walking)``."""
+    words = (("watch_overflows", "overflow"), ("unannounced_changes", "unannounced change"))
+    lost = [render.plural(dataset[key], word) for key, word in words if dataset.get(key)]
+    told = f" · since it started {', '.join(lost)} (found by walking)" if lost else ""
+    return f"{render.safe(dataset['watch'])}{told}"
 
 
 def _history(history: dict[str, Any]) -> str:

@@ -5,30 +5,17 @@ command is called. Names and flags are public (the contract's "Command line").
 """
 
 import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
 
 from reprod import __version__
-from reprod.cli import render
+from reprod.cli.commands import Commands, Parser, json_flag
 from reprod.cli.flags import Values, depth_flags
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction["_Parser"]
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments without obeying them: a shell's ``*`` may have put a file's name there."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with 2."""
-        super().error(render.safe(message))
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    shared = _Parser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument("--config", metavar="F", default=argparse.SUPPRESS, help="read this reprod.toml")
-    parser = _Parser(
+    parser = Parser(
         prog="reprod",
         description="Know which bytes and which environment every MLflow run was trained on.",
         epilog="example:\n  reprod dataset add imagenet /data/imagenet && reprod daemon\n  reprod status",
@@ -37,55 +24,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"reprod {__version__}")
     parser.add_argument("--config", metavar="F", default=None, help="read this reprod.toml instead of the usual one")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = Commands(parser, shared)
     for add in (_add_daemon, _add_dataset, _add_scan, _add_history, _add_verify, _add_manifest, _add_export, _add_demo):
-        add(commands, shared)
+        add(commands)
     return parser
 
 
-def _command(
-    commands: "Commands",
-    shared: _Parser,
-    name: str,
-    run: str,
-    text: str,
-    examples: Sequence[str],
-) -> argparse.ArgumentParser:
-    """Add one command; ``run`` is ``module:function`` below reprod.cli, ``examples`` close its --help."""
-    listed = "".join(f"\n  {example}" for example in examples)
-    parser = commands.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog=f"example{'s' if len(examples) > 1 else ''}:{listed}",
-        parents=[shared],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _json_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def _add_daemon(commands: "Commands", shared: _Parser) -> None:
-    _command(
-        commands,
-        shared,
-        "daemon",
-        "daemon_:run",
-        "watch the datasets and record tagged runs, until SIGTERM",
-        ["reprod daemon"],
-    )
-    parser = _command(
-        commands, shared, "reload", "daemon_:reload", "make the daemon read its configuration again", ["reprod reload"]
-    )
-    _json_flag(parser)
-    parser = _command(
-        commands,
-        shared,
+def _add_daemon(commands: Commands) -> None:
+    commands.add("daemon", "daemon_:run", "watch the datasets and record tagged runs, until SIGTERM", ["reprod daemon"])
+    parser = commands.add("reload", "daemon_:reload", "make the daemon read its configuration again", ["reprod reload"])
+    json_flag(parser)
+    parser = commands.add(
         "status",
         "status:run",
         "show what the daemon knows now, or what was last known",
@@ -98,21 +47,14 @@ def _add_daemon(commands: "Commands", shared: _Parser) -> None:
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="one dataset, in detail")
     parser.add_argument("--check", action="store_true", help="exit 1, 5 or 6 if anything is not fine")
-    _json_flag(parser)
+    json_flag(parser)
 
 
-def _add_dataset(commands: "Commands", shared: _Parser) -> None:
-    group = commands.add_parser(
-        "dataset",
-        help="register, list, move, rename and remove datasets",
-        description="Register, list, move, rename and remove datasets.",
-        epilog="example:\n  reprod dataset add imagenet /data/imagenet",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _add_dataset(commands: Commands) -> None:
+    inner = commands.add_group(
+        "dataset", "register, list, move, rename and remove datasets", ["reprod dataset add imagenet /data/imagenet"]
     )
-    inner = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    parser = _command(
-        inner,
-        shared,
+    parser = inner.add(
         "add",
         "dataset:add",
         "register a folder (or one file) under a name and begin to watch it",
@@ -130,21 +72,14 @@ def _add_dataset(commands: "Commands", shared: _Parser) -> None:
         default=[],
         help="hashes besides sha256: md5, blake2b, ...",
     )
-    parser = _command(
-        inner,
-        shared,
-        "remove",
-        "dataset:remove",
-        "stop watching a dataset; its history is kept",
-        ["reprod dataset remove x"],
+    parser = inner.add(
+        "remove", "dataset:remove", "stop watching a dataset; its history is kept", ["reprod dataset remove x"]
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument(
         "--purge", action="store_true", help="delete its history too: no run's version can be shown any more"
     )
-    parser = _command(
-        inner,
-        shared,
+    parser = inner.add(
         "move",
         "dataset:move",
         "say that a dataset's data is at another place now; its history goes on there",
@@ -152,9 +87,7 @@ def _add_dataset(commands: "Commands", shared: _Parser) -> None:
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("path", metavar="NEWPATH", help="where the same files are now")
-    parser = _command(
-        inner,
-        shared,
+    parser = inner.add(
         "rename",
         "dataset:rename",
         "give a dataset another name; its history and its runs go with it",
@@ -162,16 +95,12 @@ def _add_dataset(commands: "Commands", shared: _Parser) -> None:
     )
     parser.add_argument("old", metavar="OLD")
     parser.add_argument("new", metavar="NEW")
-    parser = _command(
-        inner, shared, "list", "dataset:list_all", "list the registered datasets", ["reprod dataset list --json"]
-    )
-    _json_flag(parser)
+    parser = inner.add("list", "dataset:list_all", "list the registered datasets", ["reprod dataset list --json"])
+    json_flag(parser)
 
 
-def _add_scan(commands: "Commands", shared: _Parser) -> None:
-    parser = _command(
-        commands,
-        shared,
+def _add_scan(commands: Commands) -> None:
+    parser = commands.add(
         "scan",
         "scan:run",
         "make the index equal to the files now, and wait for it",
@@ -182,10 +111,8 @@ def _add_scan(commands: "Commands", shared: _Parser) -> None:
     parser.add_argument(
         "--accept-root", action="store_true", help="the root is on another file system, and that is right"
     )
-    _json_flag(parser)
-    parser = _command(
-        commands,
-        shared,
+    json_flag(parser)
+    parser = commands.add(
         "snapshot",
         "snapshot:run",
         "record what a dataset holds now, for a run if one is named",
@@ -193,23 +120,16 @@ def _add_scan(commands: "Commands", shared: _Parser) -> None:
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--run", metavar="RUN_ID", dest="run_id", help="deliver it to this MLflow run")
-    _json_flag(parser)
+    json_flag(parser)
 
 
-def _add_history(commands: "Commands", shared: _Parser) -> None:
-    parser = _command(
-        commands,
-        shared,
-        "log",
-        "history:log",
-        "list the versions of a dataset, the newest first",
-        ["reprod log imagenet"],
+def _add_history(commands: Commands) -> None:
+    parser = commands.add(
+        "log", "history:log", "list the versions of a dataset, the newest first", ["reprod log imagenet"]
     )
     parser.add_argument("name", metavar="NAME")
-    _json_flag(parser)
-    parser = _command(
-        commands,
-        shared,
+    json_flag(parser)
+    parser = commands.add(
         "diff",
         "history:diff",
         "compare two states; exit 1 if they differ",
@@ -224,10 +144,8 @@ def _add_history(commands: "Commands", shared: _Parser) -> None:
         "a", metavar="A", help="NAME (the last version that a run used), NAME@N, run:ID or a manifest file"
     )
     parser.add_argument("b", metavar="B", nargs="?", help="the same forms; left out or NAME: the files now")
-    _json_flag(parser)
-    parser = _command(
-        commands,
-        shared,
+    json_flag(parser)
+    parser = commands.add(
         "prune",
         "prune:run",
         "forget old versions that no run used; the daemon does so once a day",
@@ -235,13 +153,11 @@ def _add_history(commands: "Commands", shared: _Parser) -> None:
     )
     parser.add_argument("name", metavar="NAME", nargs="?")
     parser.add_argument("--dry-run", action="store_true", help="say what would be forgotten, and forget nothing")
-    _json_flag(parser)
+    json_flag(parser)
 
 
-def _add_verify(commands: "Commands", shared: _Parser) -> None:
-    parser = _command(
-        commands,
-        shared,
+def _add_verify(commands: Commands) -> None:
+    parser = commands.add(
         "verify",
         "verify:run",
         "check the files against a version or a manifest; reads every byte unless told otherwise",
@@ -260,13 +176,11 @@ def _add_verify(commands: "Commands", shared: _Parser) -> None:
     depth_flags(parser)
     parser.add_argument("--root", metavar="DIR", help="for a manifest file: where its files are")
     parser.add_argument("--chain", action="store_true", help="check the chain of versions; with --full their digests")
-    _json_flag(parser)
+    json_flag(parser)
 
 
-def _add_export(commands: "Commands", shared: _Parser) -> None:
-    parser = _command(
-        commands,
-        shared,
+def _add_export(commands: Commands) -> None:
+    parser = commands.add(
         "export",
         "export:run",
         "write a version for other tools",
@@ -282,13 +196,11 @@ def _add_export(commands: "Commands", shared: _Parser) -> None:
     parser.add_argument("--dataset", metavar="NAME", help="which one, for a run that used several")
     parser.add_argument("--data", metavar="PATH", help="where the files of a bag are, if not at the dataset's root")
     parser.add_argument("--link", action="store_true", help="hard-link the files of a bag instead of copying them")
-    _json_flag(parser)
+    json_flag(parser)
 
 
-def _add_manifest(commands: "Commands", shared: _Parser) -> None:
-    parser = _command(
-        commands,
-        shared,
+def _add_manifest(commands: Commands) -> None:
+    parser = commands.add(
         "manifest",
         "manifest:run",
         "describe a folder or a file as it is now, or check it against such a description",
@@ -310,13 +222,11 @@ def _add_manifest(commands: "Commands", shared: _Parser) -> None:
     parser.add_argument("--max-files", metavar="N", type=int, help="only the first N files in the order of their paths")
     parser.add_argument("--validate", metavar="F", help="compare the files with this manifest; exit 0, 1, 5 or 65")
     depth_flags(parser)
-    _json_flag(parser)
+    json_flag(parser)
     parser.set_defaults(last_values=("", 0))
 
 
-def _add_demo(commands: "Commands", shared: _Parser) -> None:
-    parser = _command(
-        commands, shared, "demo", "demo:run", "show all of it on a real model and real files", ["reprod demo --keep"]
-    )
+def _add_demo(commands: Commands) -> None:
+    parser = commands.add("demo", "demo:run", "show all of it on a real model and real files", ["reprod demo --keep"])
     parser.add_argument("--keep", action="store_true", help="leave the server and the daemon up at the end")
     parser.add_argument("--port", metavar="N", type=int, default=None, help="port of the demo's MLflow server")

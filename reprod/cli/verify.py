@@ -6,13 +6,13 @@ Also what ``reprod manifest PATH --validate F`` answers with: ``check`` is the s
 import argparse
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprod.cli import codes, render
-from reprod.cli.place import locate
+from reprod.cli.history import unscanned
+from reprod.cli.place import Place, locate
 from reprod.cli.screen import ProgressLine, Screen
-from reprod.errors import UsageError
+from reprod.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from reprod.ops.sample import Mode, Sample
@@ -38,11 +38,16 @@ def run(args: argparse.Namespace) -> int:
     place = locate(args)
     place.close()
     if args.chain:
-        return _chain(args, place.state)
+        return _chain(args, place)
     mode, sample = _mode(args)
     config = place.config()
-    with ProgressLine(render.safe(args.ref)) as progress:
-        answer = verify.verify(place.state, config, args.ref, args.path, mode, _no_checkpoint, progress.show, sample)
+    try:
+        with ProgressLine(render.safe(args.ref)) as progress:
+            answer = verify.verify(
+                place.state, config, args.ref, args.path, mode, _no_checkpoint, progress.show, sample
+            )
+    except NotFoundError as error:
+        raise unscanned(config, args.ref, error) from error
     return _tell(answer, as_json=args.json)
 
 
@@ -88,7 +93,7 @@ def _check_file(args: argparse.Namespace) -> int:
     return check(args.ref, root, mode=mode, sample=sample, as_json=args.json)
 
 
-def _chain(args: argparse.Namespace, state: Path) -> int:
+def _chain(args: argparse.Namespace, place: Place) -> int:
     """Recompute the hash chain over a dataset's version records, with --full also every version's digest.
 
     Returns 65 if something is not what was sealed, 5 if something that once was is lost, else 0.
@@ -97,8 +102,11 @@ def _chain(args: argparse.Namespace, state: Path) -> int:
 
     if args.path is not None or args.sample is not None or args.mode not in {None, "full"}:
         raise UsageError("--chain is about the records, no file is looked at", hint=f"reprod verify {args.ref} --chain")
-    with ProgressLine(render.safe(args.ref)) as progress:
-        answer = verify_chain(state, args.ref, contents=args.mode == "full", progress=progress.show)
+    try:
+        with ProgressLine(render.safe(args.ref)) as progress:
+            answer = verify_chain(place.state, args.ref, contents=args.mode == "full", progress=progress.show)
+    except NotFoundError as error:
+        raise unscanned(place.config(), args.ref, error) from error
     if args.json:
         print(render.to_json("verify-chain", answer))
     else:

@@ -66,6 +66,9 @@ _DATASET: Mapping[str, checks.Check] = {
     "exclude": checks.patterns,
     "algorithms": checks.algorithms,
     "symlinks": checks.choice("record", "skip"),
+    "barrier": checks.choice("walk", "events"),
+    "walk_at_most_every": checks.number(0, _DAY, "seconds"),
+    "scope": checks.choice("host", "shared"),
 }
 
 

@@ -10,6 +10,8 @@ from typing import Literal
 
 Backend = Literal["auto", "inotify", "watchfiles", "poll"]
 SymlinkPolicy = Literal["record", "skip"]
+Barrier = Literal["walk", "events"]
+Scope = Literal["host", "shared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,9 @@ class StoreConfig:
 class DatasetConfig:
     """One registered dataset; ``file`` is its datasets.d file, None for one made in code.
 
+    ``barrier``: whether a run is bound after a full walk, or after all that the watch told of is taken in. Walks for
+    runs begin at least ``walk_at_most_every`` seconds apart, and answer all that wait. ``scope``: whether the data is
+    this host's alone, so that only runs of this host can have used it, or the same wherever it is mounted.
     ``until`` is for the generator alone: the last path of the set, in byte order, where ``max_files`` cuts it.
     """
 
@@ -76,6 +81,9 @@ class DatasetConfig:
     exclude: tuple[str, ...] = ()
     algorithms: tuple[str, ...] = ("sha256",)
     symlinks: SymlinkPolicy = "record"
+    barrier: Barrier = "walk"
+    walk_at_most_every: float = 0.0
+    scope: Scope = "host"
     file: Path | None = None
     until: bytes | None = None
 

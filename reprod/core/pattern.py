@@ -4,7 +4,6 @@ Exclude wins; no include means everything. Patterns and paths are compared byte 
 each byte to one character), so a name that is not UTF-8 is matched like any other, and ``?`` is one byte as in git.
 """
 
-import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from functools import cached_property
 from typing import Any, Literal, Self
 
 from reprod.core.entry import display, named
+from reprod.core.gitignore import Patterns, compile_lines
 
 #: Read at the root of a dataset and part of its selection.
 IGNORE_FILE = b".reprodignore"
@@ -41,9 +41,9 @@ class Selection:
         if (self.only is not None and path != self.only) or (self.until is not None and path > self.until):
             return False
         name = path.decode("latin-1")
-        if self._excluded is not None and self._excluded.match_file(name):
+        if self._excluded is not None and self._excluded.match(name):
             return False
-        return self._included is None or bool(self._included.match_file(name))
+        return self._included is None or self._included.match(name)
 
     def takes_directory(self, path: bytes) -> bool:
         """Whether to descend into ``path``: an excluded directory is never listed, and nothing below it comes back."""
@@ -51,7 +51,7 @@ class Selection:
             return path == b""
         if self.until is not None and path + b"/" > self.until and path:
             return False
-        return path == b"" or self._excluded is None or not self._excluded.match_file(path.decode("latin-1") + "/")
+        return path == b"" or self._excluded is None or not self._excluded.match(path.decode("latin-1") + "/")
 
     @property
     def everything(self) -> bool:
@@ -59,12 +59,12 @@ class Selection:
         return not (self.include or self.exclude or self.ignore or self.only or self.until)
 
     @cached_property
-    def _included(self) -> Any:
-        return _spec(line.encode() for line in self.include)
+    def _included(self) -> Patterns | None:
+        return _compiled(line.encode() for line in self.include)
 
     @cached_property
-    def _excluded(self) -> Any:
-        return _spec([*(line.encode() for line in self.exclude), *self.ignore])
+    def _excluded(self) -> Patterns | None:
+        return _compiled([*(line.encode() for line in self.exclude), *self.ignore])
 
     def record(self) -> dict[str, object]:
         """Return the selection as JSON values: it stands beside a digest in manifests and in the log."""
@@ -97,43 +97,12 @@ class Selection:
         )
 
 
-def _spec(lines: Iterable[bytes]) -> Any:
-    """Compile gitignore lines; None when there is none. pathspec costs 20 ms to import, so only on first use."""
+def _compiled(lines: Iterable[bytes]) -> Patterns | None:
+    """Compile gitignore lines; None when there is none."""
     lines = [line for line in lines if line.strip() and not line.startswith(b"#")]
     if not lines:
         return None
-    from pathspec import GitIgnoreSpec
-
     try:
-        return GitIgnoreSpec.from_lines(_without_classes(line.decode("latin-1")) for line in lines)
-    except re.error:
-        raise ValueError(f"{_first_bad(lines)!r} is no gitignore pattern") from None
-
-
-def _without_classes(line: str) -> str:
-    """Write out the POSIX classes that git knows and pathspec does not: ``[[:digit:]]`` is ``[0-9]``."""
-    return _CLASS.sub(lambda found: _CLASSES.get(found[1], found[0]), line) if "[:" in line else line
-
-
-def _first_bad(lines: list[bytes]) -> str:
-    from pathspec import GitIgnoreSpec
-
-    for line in lines:
-        try:
-            GitIgnoreSpec.from_lines([_without_classes(line.decode("latin-1"))])
-        except (re.error, ValueError):
-            return display(line)
-    return display(b" ".join(lines))
-
-
-_CLASS = re.compile(r"\[:([a-z]+):\]")
-_CLASSES = {
-    "alnum": "a-zA-Z0-9",
-    "alpha": "a-zA-Z",
-    "blank": " \t",
-    "digit": "0-9",
-    "lower": "a-z",
-    "space": " \t\n\r\f\v",
-    "upper": "A-Z",
-    "xdigit": "0-9A-Fa-f",
-}
+        return compile_lines(line.decode("latin-1") for line in lines)
+    except ValueError as error:
+        raise ValueError(f"{display(str(error).encode('latin-1'))!r} is no gitignore pattern") from None

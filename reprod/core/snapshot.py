@@ -5,7 +5,7 @@ Times are Unix nanoseconds.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 from reprod.core.binding import Assurance, Bound
 from reprod.core.run import RunState
@@ -60,7 +60,7 @@ class Snapshot:
         return [f"{d.name}: {d.error}" for d in self.datasets if d.error] + unknown
 
     @property
-    def assurance(self) -> Literal["walk", "events"] | None:
+    def assurance(self) -> Assurance | None:
         """The weakest among the bound datasets, None if none is bound."""
-        found = {d.assurance for d in self.datasets if d.assurance}
-        return "events" if "events" in found else "walk" if found else None
+        found = {d.assurance for d in self.datasets}
+        return next((assurance for assurance in get_args(Assurance) if assurance in found), None)

@@ -36,6 +36,7 @@ from reprod.daemon.tracking import Tracking
 from reprod.daemon.trigger import Trigger
 from reprod.daemon.work import DatasetWork
 from reprod.errors import ConfigError, DamagedError, NotFoundError, ReprodError, StateError, TrackingError
+from reprod.fs import clock
 from reprod.fs.pace import Limits
 from reprod.sinks.protocol import SinkError
 from reprod.store import files, outbox, registry, rehome
@@ -43,7 +44,6 @@ from reprod.store import files, outbox, registry, rehome
 #: A thread that hangs in the kernel (a dead mount) must not keep the process: everything worth keeping is committed.
 STOP_DEADLINE_S = 1.8
 CLOCK_CHECK_S = 5.0
-CLOCK_STEP_NS = 15_000_000  # slewing moves a clock by at most 2.5 ms in five seconds; beyond, it was set
 CRASH_WAIT_S = 5.0
 STUCK_WAIT_S = 5.0  # while the state directory cannot be written
 
@@ -272,15 +272,16 @@ class Daemon:
 
     async def _watch_clock(self) -> None:
         """Notice when the wall clock was set: then times before and after cannot be compared."""
-        offset = _clock_offset_ns()
+        offset = clock.offset_ns()
         owed: list[tuple[DatasetWork, int, int]] = []
         while True:
             await anyio.sleep(CLOCK_CHECK_S)
-            now = _clock_offset_ns()
-            moved, offset = now - offset, now
-            if abs(moved) > CLOCK_STEP_NS:
+            now = clock.offset_ns()
+            was_set, moved, offset = clock.was_set(offset, now), now - offset, now
+            if was_set:
                 after = time.time_ns()
                 self.log.warning("clock.stepped", by_ms=round(moved / 1e6, 1))
+                self.pruner.hold(moved)
                 owed += [(work, after - moved, after) for work in self.works.values()]
             owed = [step for step in owed if not await self._note_step(*step)]
 
@@ -300,10 +301,6 @@ class Daemon:
         while interval is not None:
             systemd.notify(WATCHDOG=1)
             await anyio.sleep(interval)
-
-
-def _clock_offset_ns() -> int:
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def _leave() -> None:

@@ -3,8 +3,8 @@
 Any local user may announce a run and hand over the environment of a process of their own; reading is for the daemon's
 user, root and the group ``reprod``; changing for root and the daemon's user. Whatever somebody sends costs their own
 connection at most, which is closed after a line that is no request: what follows may be the body of a browser's POST.
-HTTP gets ``/healthz`` and ``/v1/status``, by GET and from this machine only. A line is at most 1 MiB long, a handover's
-8 MiB; of 64 connections half are for the daemon's user and root; one that idles is closed after a minute.
+HTTP gets ``/healthz`` and ``/v1/status``, by GET and from this machine only. A line is at most 64 KiB long, that of a
+handover 8 MiB; of 64 connections half are for the daemon's user and root; one that idles is closed after a minute.
 """
 
 import errno
@@ -26,8 +26,9 @@ from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from reprod.config.places import is_system_account
+from reprod.daemon.callers import RECORDS, is_own, too_much
 from reprod.daemon.methods import METHODS, Caller
-from reprod.daemon.requests import MAX_HANDOVER, Request, is_http, is_local, parse, read_headers, response
+from reprod.daemon.requests import MAX_HANDOVER, MAX_LINE, Request, is_http, is_local, parse, read_headers, response
 from reprod.errors import AlreadyRunningError, DaemonUnavailableError, ReprodError, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Control:
         async with stream:
             try:
                 caller = _caller(stream)
-                if self._clients.available_tokens <= (0 if _is_own(caller) else KEPT_CLIENTS):
+                if self._clients.available_tokens <= (0 if is_own(caller.uid) else KEPT_CLIENTS):
                     full = DaemonUnavailableError("the daemon has too many connections open", hint="wait a moment")
                     await _send(stream, {"id": None, "error": _refusal(full)})
                     return
@@ -101,7 +102,7 @@ class Control:
         lines = BufferedByteReceiveStream(stream)
         while True:
             with anyio.fail_after(IDLE_S):
-                line = await lines.receive_until(b"\n", MAX_HANDOVER)
+                line = await _receive(lines, stream, caller.uid)
                 headers = await read_headers(lines, line) if is_http(line) else None
             if headers is not None:
                 answer = await self._http(line, headers, caller)
@@ -109,7 +110,11 @@ class Control:
                     await stream.send(answer)
                 return
             try:
+                self._limit(caller.uid)  # before the line is read: reading is what costs
                 request = parse(line)
+            except StateError as error:
+                await _send(stream, {"id": None, "error": _refusal(error)})
+                return
             except (ValueError, RecursionError) as error:
                 await _send(stream, {"id": None, "error": _bad_request(error)})
                 return
@@ -140,8 +145,6 @@ class Control:
     async def _call(
         self, method: str, params: dict[str, Any], caller: Caller, notify: Callable[[dict[str, Any]], Awaitable[None]]
     ) -> dict[str, Any]:
-        if not _is_own(caller):
-            self._limit(caller.uid)
         if method not in METHODS:
             raise UsageError(
                 f"the daemon knows no method {method[:80]!r}", hint="it is older than the client: restart it"
@@ -153,6 +156,8 @@ class Control:
         return await call(self._daemon, params, caller, notify)
 
     def _limit(self, uid: int) -> None:
+        if is_own(uid):
+            return
         calls, now = self._calls[uid], time.monotonic()
         while calls and calls[0] < now - RATE_WINDOW_S:
             calls.popleft()
@@ -162,7 +167,7 @@ class Control:
 
     @staticmethod
     def _may(caller: Caller, needs: str) -> bool:
-        if _is_own(caller) or needs == "any":
+        if is_own(caller.uid) or needs == "any":
             return True
         return needs == "read" and _in_group(caller)
 
@@ -177,6 +182,7 @@ class Control:
         if path != b"/v1/status":
             return response("404 Not Found", {"error": "only /healthz and /v1/status are here"})
         try:
+            self._limit(caller.uid)
             return response("200 OK", await self._call("status", {}, caller, _silent))
         except StateError as error:
             return response("403 Forbidden", {"error": error.message, "hint": error.hint})
@@ -216,6 +222,20 @@ async def _silent(_: dict[str, Any]) -> None:
     """Progress that nobody wants."""
 
 
+async def _receive(lines: BufferedByteReceiveStream, stream: SocketStream, uid: int) -> bytes:
+    """Return the next line. One that is longer than what its user may still hand over is not even received."""
+    longest = MAX_HANDOVER if is_own(uid) else min(MAX_HANDOVER, max(MAX_LINE, RECORDS.left(uid)))
+    try:
+        line = await lines.receive_until(b"\n", longest)
+        if len(line) <= MAX_LINE or RECORDS.take(uid, len(line)):
+            return line
+        raise anyio.DelimiterNotFound(MAX_LINE)  # others of that user's came in between
+    except anyio.DelimiterNotFound:
+        if longest < MAX_HANDOVER:
+            await _send(stream, {"id": None, "error": _refusal(too_much(uid))})
+        raise
+
+
 async def _send(stream: SocketStream, message: dict[str, Any]) -> None:
     with anyio.fail_after(SEND_S):
         await stream.send(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
@@ -228,11 +248,6 @@ def _refusal(error: ReprodError) -> dict[str, Any]:
 def _bad_request(error: Exception) -> dict[str, Any]:
     bad = UsageError(f"bad request: {error}", hint="is the client older or newer than the daemon? restart it")
     return {**_refusal(bad), "code": -32600}
-
-
-def _is_own(caller: Caller) -> bool:
-    """Whether the caller may do anything: root, or the daemon's own user."""
-    return caller.uid in {0, os.geteuid()}
 
 
 def _caller(stream: SocketStream) -> Caller:

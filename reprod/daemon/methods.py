@@ -5,8 +5,6 @@ object. Parameters come from outside: what is missing, too long or of a wrong ty
 daemon's. Only ``environment`` comes as the JSON text that it was.
 """
 
-import os
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,20 +13,23 @@ import anyio
 from anyio import to_thread
 
 import reprod
-from reprod.capture.process import boot_id, is_alive
+from reprod.capture.process import boot_id
 from reprod.core import digest
 from reprod.core.binding import Assurance
 from reprod.core.entry import named
-from reprod.core.environment import Environment, ProcessContext, decode, encode
+from reprod.core.environment import Environment, ProcessContext, decode
 from reprod.core.manifest import rfc3339
 from reprod.core.process import MAX_PATH, MAX_TEXT
 from reprod.core.run import dataset_names
+from reprod.daemon import callers
 from reprod.daemon.pruner import prune_all
 from reprod.daemon.status import progress, status
-from reprod.daemon.work import DatasetWork, Request
-from reprod.errors import IncompleteError, NotFoundError, StateError, UsageError, did_you_mean
+from reprod.daemon.waiters import Waiter
+from reprod.daemon.work import DatasetWork
+from reprod.errors import IncompleteError, NotFoundError, UsageError, did_you_mean
+from reprod.fs import mounts
 from reprod.ops import rehome
-from reprod.store import snapshots
+from reprod.ops.estimate import estimate
 
 if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
@@ -36,9 +37,13 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 PROGRESS_S = 0.2
 SHOWN_PROBLEMS = 100
+OUTLOOK_S = 1.0  # arming takes some 20 us a directory: who adds a dataset waits no longer for it
 
 #: Eight megabytes of JSON can be 150 MB of objects: several users' records wait for each other.
 _ONE_RECORD = anyio.CapacityLimiter(1)
+
+#: Counting is a moment of listing directories: many who add datasets at once take turns.
+_ONE_COUNT = anyio.CapacityLimiter(1)
 
 _VERSIONS_DIFFER = "is the client older or newer than the daemon? restart it"
 
@@ -88,7 +93,7 @@ async def scan(daemon: "Daemon", params: dict[str, Any], _caller: Caller, notify
     name = _text(params, "name")
     works = [_work(daemon, name)] if name is not None else list(daemon.works.values())
     before = {w.dataset.name: w.report.version.seq if w.report else None for w in works}
-    requests: dict[str, Request] = {}
+    requests: dict[str, Waiter] = {}
 
     async def walk(work: DatasetWork) -> None:
         requests[work.dataset.name] = await work.walked(
@@ -111,7 +116,7 @@ async def scan(daemon: "Daemon", params: dict[str, Any], _caller: Caller, notify
     return {"datasets": [_scanned(w, requests[w.dataset.name], before[w.dataset.name]) for w in works]}
 
 
-def _scanned(work: DatasetWork, request: Request, before: int | None) -> dict[str, Any]:
+def _scanned(work: DatasetWork, request: Waiter, before: int | None) -> dict[str, Any]:
     name, report = work.dataset.name, request.report
     if report is None:
         error = request.error or IncompleteError(f"{name} was not walked", hint="reprod status")
@@ -155,7 +160,7 @@ async def snapshot(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _n
     if run_id is not None:
         await daemon.tag(run_id, work.dataset.name)
     version = request.report.version
-    assurance: Assurance = "walk"
+    assurance: Assurance = "network" if mounts.is_network(request.report.fs_type) else "walk"
     return {
         "name": work.dataset.name,
         "version": version.seq,
@@ -170,16 +175,38 @@ async def snapshot(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _n
     }
 
 
+async def outlook(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
+    """What is known of a dataset a moment after it was added: how large it seems, and how it is watched."""
+    work = _work(daemon, _name(params))
+    if work.report is None:
+        state = str(daemon.config.state_dir)
+        work.expected = await to_thread.run_sync(estimate, work.dataset, state, limiter=_ONE_COUNT)
+    with anyio.move_on_after(OUTLOOK_S):
+        await work.watched.wait()
+    report, expected = work.report, work.expected
+    return {
+        "name": work.dataset.name,
+        "watch": work.watch.mode,
+        "watch_reason": work.watch.reason,
+        "file_system": report.fs_type if report else expected.fs_type if expected else None,
+        "files": report.version.files if report else expected.files if expected else None,
+        "whole": report is not None or (expected is not None and expected.whole),
+        "bytes": report.version.size if report else None,
+        "version": report.version.seq if report else None,
+        "digest": digest.text(report.version.digest) if report and report.version.digest else None,
+    }
+
+
 async def announce(daemon: "Daemon", params: dict[str, Any], caller: Caller, _notify: Notify) -> dict[str, Any]:
     """A process says who it is and, perhaps, which run it tagged: look for that run now."""
     context = _own_context(params, caller)
-    if context is not None and caller.pid == context.pid and is_alive(context):
-        now = time.time_ns()
-        await to_thread.run_sync(
-            lambda: daemon.records.write(lambda c: snapshots.announce(c, context.key, caller.uid, now))
-        )
+    speaks = context is not None and callers.is_speaker(caller.pid, caller.uid, context)
+    # What is too much is not written down; the run is looked for all the same.
+    if context is not None and speaks and callers.ANNOUNCEMENTS.take(caller.uid):
+        claim = callers.Claim(context, caller.uid, proven=caller.pid == context.pid)
+        await to_thread.run_sync(lambda: daemon.records.write(lambda c: callers.note(c, claim)))
     names = dataset_names(_text(params, "dataset", MAX_TEXT) or "")
-    if names:
+    if any(name in daemon.works for name in names):  # of others a poll takes nothing in
         daemon.trigger.ring()
     return {
         "known": all(name in daemon.works for name in names),
@@ -189,24 +216,19 @@ async def announce(daemon: "Daemon", params: dict[str, Any], caller: Caller, _no
 
 
 async def handover(daemon: "Daemon", params: dict[str, Any], caller: Caller, _notify: Notify) -> dict[str, Any]:
-    """A child of a training process hands over that process's environment."""
+    """A child of a training process hands over that process's environment; the first record of a process stands."""
     context = _own_context(params, caller)
     if context is None:
         raise UsageError("a handover needs the context of a process of this boot", hint="is this another container?")
-    environment, key = await to_thread.run_sync(_read_record, params["environment"], limiter=_ONE_RECORD)
-
-    def keep(c: snapshots.Connection) -> bool:
-        known = snapshots.handover(c, context.key)
-        if known is not None and known.uid != caller.uid:
-            return False
-        snapshots.keep_environment(c, key, encode(environment))
-        snapshots.hand_over(c, context.key, caller.uid, key, environment.taken_ns)
-        return True
-
-    if not await to_thread.run_sync(lambda: daemon.records.write(keep)):
-        raise StateError(f"process {context.pid} belongs to another user", hint="hand over your own processes only")
-    daemon.log.info("environment.handed_over", digest=key[:12], pid=context.pid, uid=caller.uid)
-    return {"digest": key}
+    callers.charge(caller.uid)
+    claim = callers.Claim(context, caller.uid, proven=callers.owner(context) == caller.uid)
+    given, key = await to_thread.run_sync(_read_record, params["environment"], limiter=_ONE_RECORD)
+    kept, new = await to_thread.run_sync(
+        lambda: daemon.records.write(lambda c: callers.keep_record(c, claim, given, key))
+    )
+    if new:
+        daemon.log.info("environment.handed_over", digest=kept[:12], pid=context.pid, uid=caller.uid)
+    return {"digest": kept}
 
 
 async def purge(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
@@ -239,11 +261,7 @@ def _own_context(params: dict[str, Any], caller: Caller) -> ProcessContext | Non
     context = ProcessContext.from_object(params.get("context"))
     if context is None or context.boot_id != boot_id():
         return None
-    try:
-        owner = os.stat(f"/proc/{context.pid}").st_uid if is_alive(context) else caller.uid
-    except OSError:
-        owner = caller.uid
-    return context if owner == caller.uid or caller.uid == 0 else None
+    return context if caller.uid == 0 or callers.owner(context) in {None, caller.uid} else None
 
 
 def _read_record(text: bytes) -> tuple[Environment, str]:
@@ -289,6 +307,7 @@ METHODS: dict[str, tuple[Needs, Callable[["Daemon", dict[str, Any], Caller, Noti
     "status": ("read", show_status),
     "reload": ("change", reload),
     "scan": ("change", scan),
+    "outlook": ("read", outlook),
     "snapshot": ("change", snapshot),
     "purge": ("change", purge),
     "prune": ("change", prune),

@@ -1,4 +1,4 @@
-"""Forget old versions once a day, a dataset at a time, between everything else.
+"""Forget old versions once a day, a dataset at a time, between everything else; environments too.
 
 Each dataset's file is opened anew for it, so nothing waits for a lock longer than one step takes, and after each step
 others get as long as it took. What ``status`` tells of history is counted here too, because counting takes longer than
@@ -12,9 +12,9 @@ import anyio
 from anyio import from_thread, to_thread
 
 from reprod.core.manifest import rfc3339
-from reprod.errors import NotFoundError, ReprodError
+from reprod.errors import NotFoundError, ReprodError, StateError
 from reprod.ops.prune import Step, prune
-from reprod.store import files, retention
+from reprod.store import files, retention, snapshots
 
 if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
@@ -24,6 +24,9 @@ EVERY_NS = 86_400_000_000_000
 
 #: After the start the clock may still be set (one that is years ahead must not forget everything); walks come first.
 FIRST_S = 600.0
+
+#: A clock that was set by more than a day is more likely wrong now than it was before.
+AFTER_LEAP_S = 86_400.0
 
 LOOK_S = 2.0  # how soon a dataset that is new shows in `status` with its history
 LONGEST_REST_S = 0.1
@@ -35,6 +38,8 @@ class Pruner:
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
         self._first_s = FIRST_S
+        self._may_prune_s = 0.0
+        self._may_forget_s = 0.0
         self._at_work = anyio.Lock()
         self._failed: dict[str, str] = {}
         self._counts: dict[str, tuple[DatasetWork, retention.Summary]] = {}
@@ -42,10 +47,11 @@ class Pruner:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        first = anyio.current_time() + self._first_s
+        self._may_prune_s = anyio.current_time() + self._first_s
         while True:
             for work in list(self._daemon.works.values()):
-                await self._look(work, may_prune=anyio.current_time() >= first)
+                await self._look(work, may_prune=anyio.current_time() >= self._may_prune_s)
+            await self._forget_environments()
             await anyio.sleep(LOOK_S)
 
     async def prune(self, name: str, *, dry_run: bool = False) -> dict[str, Any]:
@@ -99,8 +105,31 @@ class Pruner:
                 self._daemon.log.warning("dataset.prune_failed", dataset=name, error=error.message)
             self._failed[name] = error.message
 
+    async def _forget_environments(self) -> None:
+        """Delete what was handed over and no run needs, once a day; put off while a run is being recorded."""
+        if anyio.current_time() < max(self._may_prune_s, self._may_forget_s):
+            return
+        records, server, now_ns = self._daemon.records, self._daemon.tracking.key, time.time_ns()
+        try:
+            done = await to_thread.run_sync(
+                lambda: records.write(lambda c: snapshots.forget_unneeded(c, server, now_ns))
+            )
+        except StateError as error:
+            self._daemon.be_stuck(error)
+            return
+        if done is not None:
+            self._may_forget_s = anyio.current_time() + EVERY_NS / 1e9
+            if done.environments:
+                self._daemon.log.info("environment.forgotten", count=done.environments, freed_bytes=done.bytes)
+
     def _is_due(self, name: str) -> bool:
-        return time.time_ns() >= (self._counts[name][1].pruned_ns or 0) + EVERY_NS
+        now, pruned = time.time_ns(), self._counts[name][1].pruned_ns or 0
+        return now >= pruned + EVERY_NS or now < pruned  # the latter: the clock was set back since
+
+    def hold(self, moved_ns: int) -> None:
+        """The clock was set: what looks old may not be. Give whoever watches over it time to set it right."""
+        wait_s = FIRST_S if abs(moved_ns) < EVERY_NS else AFTER_LEAP_S
+        self._may_prune_s = max(self._may_prune_s, anyio.current_time() + wait_s)
 
     def _count(self, name: str) -> retention.Summary:
         db, _ = files.open_dataset_readonly(self._daemon.config.state_dir, name)

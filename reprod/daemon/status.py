@@ -42,6 +42,7 @@ EVENTS = frozenset({
     "delivery.postponed",
     "delivery.version_lost",
     "environment.changed",
+    "environment.forgotten",
     "environment.handed_over",
     "environment.sample_failed",
     "library_log",  # another library's logging
@@ -134,6 +135,7 @@ def _dataset(work: DatasetWork) -> dict[str, Any]:
         "problems": [_problem(path, problem) for path, problem in problems[:SHOWN_PROBLEMS]],
         "problem_count": version.problems if version else 0,
         "unannounced_changes": work.unannounced,
+        "watch_overflows": work.overflows,
     }
 
 
@@ -157,7 +159,8 @@ def progress(work: DatasetWork) -> dict[str, Any] | None:
     counts, report = work.progress, work.report
     if counts is None:
         return None
-    total = report.version.files if report else None
+    expected = work.expected if work.expected is not None and work.expected.whole else None
+    total = report.version.files if report else expected.files if expected else None
     elapsed = max(0.001, work.elapsed_s())
     left = None
     if total and counts.files:
@@ -192,6 +195,7 @@ def _misconfigured(name: str, message: str, hint: str) -> dict[str, Any]:
         "problems": [],
         "problem_count": 0,
         "unannounced_changes": 0,
+        "watch_overflows": 0,
     }
 
 
@@ -210,6 +214,13 @@ def _attention(daemon: "Daemon", datasets: list[dict[str, Any]], counts: outbox.
         )
         for work in daemon.works.values()
         if work.set_aside is not None
+    ]
+    needs += [
+        _need(
+            f"{_runs(count)} of other hosts name {name}, which is this host's alone: left to the daemons there",
+            f'if the data is the same there: scope = "shared" in datasets.d/{name}.toml',
+        )
+        for name, count in sorted(daemon.trigger.elsewhere.items())
     ]
     for shown in datasets:
         needs += [{"dataset": shown["name"], **need} for need in _dataset_needs(shown)]
@@ -252,6 +263,10 @@ def _size(count: int) -> str:
     """Return bytes in the unit in which they can be read: max_gb may be a small fraction of one."""
     unit, factor = next(((u, f) for u, f in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if count >= f), ("B", 1.0))
     return f"{count / factor:.1f} {unit}" if factor > 1 else f"{count} B"
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _need(what: str, hint: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ one task a run: they wait together for one walk.
 
 import random
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import anyio
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 1000
 LONGEST_POLL_S = 300.0
+POLL_SPACING_S = 0.1  # any local user may ring: the tracking server is not asked back to back for that
 HANDOVER_WAIT_S = 5.0  # a record of 1,000 packages and a large repository takes a second or two
 LOOK_AGAIN_S = 30.0  # an incomplete run, when nothing else says that its dataset changed
 KEEP_LOOKING_S = 7 * 86_400.0
@@ -38,6 +40,7 @@ class Trigger:
         self._daemon = daemon
         self._bell = anyio.Event()
         self._publishing: set[int] = set()
+        self.elsewhere: dict[str, int] = {}  # runs of other hosts that name a dataset of this host alone
 
     def ring(self) -> None:
         """Poll now."""
@@ -54,6 +57,7 @@ class Trigger:
                     wait_s = await self._round(group, wait_s)
                 except StateError as error:
                     wait_s = daemon.be_stuck(error)
+                await anyio.sleep(POLL_SPACING_S)
                 with anyio.move_on_after(wait_s * random.uniform(0.9, 1.1)):  # noqa: S311 - jitter, not a secret
                     await self._bell.wait()
 
@@ -82,11 +86,29 @@ class Trigger:
         if tracking.note(None):
             await to_thread.run_sync(lambda: daemon.records.write(outbox.hurry))
             daemon.courier.resume()
-        known = set(daemon.works)
-        ours = [run for run in pending if known.intersection(dataset_names(run.dataset))]
+        ours = self._ours(pending)
         if ours:
             await to_thread.run_sync(self._take_in, ours)
         return float(daemon.config.mlflow.poll_seconds)
+
+    def _ours(self, pending: list[PendingRun]) -> list[PendingRun]:
+        """Return the runs that this daemon answers for; count those of other hosts that name datasets of this one."""
+        ours, elsewhere = [], Counter[str]()
+        for run in pending:
+            names, context = dataset_names(run.dataset), _context(run)
+            if any(self._answers(name, context) for name in names):
+                ours.append(run)
+            else:
+                elsewhere.update(name for name in names if name in self._daemon.works)
+        self.elsewhere = dict(elsewhere)
+        return ours
+
+    def _answers(self, name: str, context: ProcessContext | None) -> bool:
+        """Whether a run of that process can have used our dataset of that name: the same, or the same everywhere."""
+        work = self._daemon.works.get(name)
+        if work is None:
+            return False
+        return context is None or context.boot_id in self._daemon.boots or work.dataset.scope == "shared"
 
     def _take_in(self, runs: list[PendingRun]) -> None:
         key, now = self._daemon.tracking.key, time.time_ns()
@@ -127,18 +149,18 @@ class Trigger:
 
     async def _publish_run(self, delivery: outbox.Delivery, run: PendingRun) -> None:
         daemon = self._daemon
-        context = ProcessContext.parse(run.context) if run.context else None
+        context = _context(run)
         slack = slack_ns(context, daemon.boots, daemon.config.mlflow.clock_slack_seconds)
         names = await to_thread.run_sync(self._present_names, run, delivery.created_ns)
         walked: list[Walked] = []
         async with anyio.create_task_group() as group:
             for name in names:
-                if name in daemon.works:
+                if self._answers(name, context):
                     group.start_soon(self._walk, name, walked, run, slack)
             if context is not None:
                 group.start_soon(self._await_handover, context)
-        unknown = tuple(name for name in names if name not in daemon.works)
-        missed = [name for name in names if name in daemon.works and name not in {item.config.name for item in walked}]
+        unknown = tuple(name for name in names if not self._answers(name, context))
+        missed = [name for name in names if name not in {*unknown, *(item.config.name for item in walked)}]
         if missed or not walked:
             raise StateError(f"{', '.join(missed) or run.dataset} could not be walked", hint="reprod status")
         walked.sort(key=lambda item: names.index(item.config.name))
@@ -166,10 +188,10 @@ class Trigger:
             slack = max(slack, settle_slack_ns(work.report.fs_type))
         left_s = run.start_ms / 1e3 + slack / 1e9 + 0.005 - time.time()
         await anyio.sleep(min(max(0.0, left_s), slack / 1e9 + 1))
-        request = await work.walked()
+        looked = await work.walked(for_run=True)
         if work.db is not None:
-            seconds = request.report.seconds if request.report else 0.0
-            walked.append(Walked(work.dataset, work.db, seconds, request.error))
+            seconds = looked.report.seconds if looked.report else 0.0
+            walked.append(Walked(work.dataset, work.db, seconds, looked.error))
 
     async def _await_handover(self, context: ProcessContext) -> None:
         """A process that announced itself is about to hand over its record: give that a moment."""
@@ -188,3 +210,7 @@ class Trigger:
         wait_s = max(LOOK_AGAIN_S, age_s / 10)
         when = time.time_ns() + int(wait_s * 1e9) if age_s < KEEP_LOOKING_S else 0
         await to_thread.run_sync(lambda: self._daemon.records.write(lambda c: outbox.look_again(c, delivery.id, when)))
+
+
+def _context(run: PendingRun) -> ProcessContext | None:
+    return ProcessContext.parse(run.context) if run.context else None

@@ -11,7 +11,6 @@ import os
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,30 +21,21 @@ from anyio.abc import TaskStatus
 
 from reprod.config import Config, DatasetConfig
 from reprod.core.entry import display
+from reprod.daemon.dataset_file import DatasetFile
 from reprod.daemon.dirty import DirtySet, Lease
 from reprod.daemon.schedule import LONGEST_SETTLE_S, Schedule
-from reprod.daemon.view import WatchView, watch_without
+from reprod.daemon.view import BARRIER_S, WatchView, watch_without
+from reprod.daemon.waiters import Waiter, Waiters, answer
 from reprod.daemon.watcher import WatchService
-from reprod.errors import DamagedError, DatasetUnavailableError, ReprodError, StateError
+from reprod.errors import DamagedError, DatasetUnavailableError, ReprodError
 from reprod.fs.pace import Limits
+from reprod.ops.estimate import Estimate
 from reprod.ops.findings import Counts
 from reprod.ops.plan import Order
 from reprod.ops.refresh import Report, Settings, refresh
-from reprod.store import files, registry, timeline
 from reprod.store.connection import Database
 
 State = Literal["new", "scanning", "current", "dirty", "incomplete", "unavailable", "failed"]
-
-
-@dataclass(eq=False)
-class Request:
-    """Somebody who waits for a full walk that begins from now on."""
-
-    rehash: bool = False
-    accept_root: bool = False
-    done: anyio.Event = field(default_factory=anyio.Event)
-    report: Report | None = None
-    error: ReprodError | None = None
 
 
 class DatasetWork:
@@ -66,21 +56,23 @@ class DatasetWork:
         self.traceback: str | None = None
         self.report: Report | None = None
         self.progress: Counts | None = None
+        self.expected: Estimate | None = None
+        self.watched = anyio.Event()  # the watch is armed, or cannot be
         self.began_s = 0.0
-        self.set_aside: Path | None = None
         self.unannounced = 0
+        self.overflows = 0
         self.last_change_ns: int | None = None
         self.confirmed_ns: int | None = None
-        self.db: Database | None = None
-        self._config, self._limits, self._records, self._log = config, limits, records, log.bind(dataset=dataset.name)
+        self._config, self._limits, self._log = config, limits, log.bind(dataset=dataset.name)
         self._on_whole = on_whole
         self._wake = anyio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._requests: list[Request] = []
-        self._gap: tuple[int, str] | None = None
+        self._waiters = Waiters(dataset)
+        self._walked_s = -math.inf
         self._schedule = Schedule()
         # Of its own: a walk may take hours, and forty of them would keep the shared threads from every answer.
         self._thread = anyio.CapacityLimiter(1)
+        self.file = DatasetFile(dataset, config.state_dir, records, self._log)
         self.dirty = DirtySet(self._ring)
         self.watch = WatchService(
             dataset.name,
@@ -93,27 +85,39 @@ class DatasetWork:
             on_gap=self._note_gap,
         )
 
+    @property
+    def db(self) -> Database | None:
+        """The dataset's open file, None before the first look."""
+        return self.file.db
+
+    @property
+    def set_aside(self) -> Path | None:
+        """Where a damaged file of the dataset was put."""
+        return self.file.set_aside
+
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Work until cancelled. "Started" when the watch is armed, or cannot be, and before the first walk."""
         self._loop = asyncio.get_running_loop()
         try:
             async with anyio.create_task_group() as group:
-                await group.start(partial(self.watch.run), name=f"watch {self.dataset.name}")
+                await group.start(self.watch.run, name=f"watch {self.dataset.name}")
+                self.watched.set()
                 task_status.started()
                 await self._serve()
         finally:
             with anyio.CancelScope(shield=True):
-                db, self.db = self.db, None
-                if db is not None:
-                    await to_thread.run_sync(db.close)
+                await to_thread.run_sync(self.file.close)
 
-    async def walked(self, *, rehash: bool = False, accept_root: bool = False) -> Request:
-        """Wait for a full walk that begins after this call, shared with all who wait; its failure is in the result."""
-        request = Request(rehash, accept_root)
-        self._requests.append(request)
+    async def walked(self, *, rehash: bool = False, accept_root: bool = False, for_run: bool = False) -> Waiter:
+        """Wait for a look that begins after this call, shared with all who wait; its failure is in the result.
+
+        It is a full walk; ``for_run``: when and how the dataset's configuration says.
+        """
+        waiter = Waiter(rehash, accept_root, for_run)
+        self._waiters.add(waiter)
         self._wake.set()
-        await request.done.wait()
-        return request
+        await waiter.done.wait()
+        return waiter
 
     def elapsed_s(self) -> float:
         """How long the refresh under way has taken."""
@@ -127,45 +131,46 @@ class DatasetWork:
 
     def answer_all(self, error: ReprodError) -> None:
         """Tell those who wait for a walk that there will be none."""
-        requests, self._requests = self._requests, []
-        for request in requests:
-            request.error = error
-            request.done.set()
+        answer(self._waiters.take(), None, error)
 
     def note_step(self, before_ns: int, after_ns: int, within_ns: int) -> None:
-        """The clock was set from ``before_ns`` to ``after_ns``, at some moment of the last ``within_ns``.
-
-        No time before can be compared with one after. Blocking; call from a thread.
-        """
-        if self.db is not None:
-            low, high = sorted((before_ns, after_ns))
-            self.db.write(lambda c: timeline.step(c, low - within_ns, high, after_ns))
+        """The clock was set (see ``DatasetFile.note_step``): times of before prove nothing, so look at everything."""
+        self.file.note_step(before_ns, after_ns, within_ns)
+        self.dirty.mark_all(after_ns, "clock set")
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
         while True:
             await self._until_needed()
-            if not self._requests:
-                await self._settle()
+            await self._settle()
             await self._once()
 
+    @property
+    def _hears(self) -> bool:
+        """Whether a run is content with what the watch tells, and the watch can tell."""
+        return self.dataset.barrier == "events" and self.watch.armed and self.report is not None and self.error is None
+
+    def _asked_s(self) -> float:
+        """Return when the next of those who wait is due."""
+        return self._waiters.due_s(self._walked_s, hears=self._hears)
+
     async def _until_needed(self) -> None:
-        """Wait for a hint, a request or a timer. After a failure only the back-off or a request counts."""
+        """Wait for a hint, somebody who asks or a timer. After a failure only the back-off or who asks counts."""
         while True:
             self._wake = wake = anyio.Event()
-            if self._requests or (self._schedule.retry_s is None and self.dirty.pending()):
+            if self._schedule.retry_s is None and self.dirty.pending():
                 return
-            left = self._schedule.due_s() - anyio.current_time()
+            left = min(self._schedule.due_s(), self._asked_s()) - anyio.current_time()
             if left <= 0:
                 return
             with anyio.move_on_after(left):
                 await wake.wait()
 
     async def _settle(self) -> None:
-        """Let a burst of writes end, and background seals be a second apart; a request ends the wait."""
+        """Let a burst of writes end, and background seals be a second apart; somebody who asks ends the wait."""
         latest = anyio.current_time() + LONGEST_SETTLE_S
-        while not self._requests:
+        while self._asked_s() > anyio.current_time():
             newest = self.dirty.newest_ns
             quiet_s = (time.time_ns() - newest) / 1e9 if newest is not None else math.inf
             left = self._schedule.settle_s(anyio.current_time(), quiet_s, latest)
@@ -177,17 +182,25 @@ class DatasetWork:
 
     async def _once(self) -> None:
         """Refresh once, and turn whatever comes of it into a state."""
-        requests, self._requests = self._requests, []
-        error: ReprodError | None = None
+        asked = self._asked_s() <= anyio.current_time()
+        heard_ns = await self._hear() if asked and self._hears and self._waiters.only_runs() else None
+        waiters: list[Waiter] = []
+        error: ReprodError | None = ReprodError(f"{self.dataset.name} is not looked at any more", hint="reprod status")
         self.began_s = anyio.current_time()
         try:
             with self.dirty.lease() as lease:
-                order = self._order(lease, requests)
-                if order.paths is not None and not order.paths:
+                full = asked and heard_ns is None
+                full = full or lease.everything or self.began_s >= self._schedule.walk_s
+                waiters = self._waiters.take() if full or heard_ns is not None else []
+                order = self._order(lease, waiters, full=full)
+                if order.paths is None:
+                    self._walked_s = self.began_s
+                elif not order.paths and heard_ns is None:
                     return
                 if order.paths is None or self.state in {"new", "unavailable", "failed"}:
                     self.state = "scanning"
-                report = await to_thread.run_sync(self._refresh, lease, order, limiter=self._thread)
+                report = await to_thread.run_sync(self._look, lease, order, heard_ns, limiter=self._thread)
+            error = None
         except ReprodError as expected:
             error = expected
             await self._fail(expected)
@@ -198,55 +211,43 @@ class DatasetWork:
             self.traceback = traceback.format_exc()
             await self._fail(error)
         else:
-            await self._succeed(report, order)
+            if report is not None:
+                await self._succeed(report, order)
         finally:
             self.progress = None
-            for request in requests:
-                request.report, request.error = self.report if error is None else None, error
-                request.done.set()
+            answer(waiters, self.report, error)
 
-    def _order(self, lease: Lease, requests: list[Request]) -> Order:
+    async def _hear(self) -> int | None:
+        """Return a moment up to which all hints have arrived; None if the watch did not answer."""
+        moment_ns = time.time_ns()
+        return moment_ns if await self.watch.barrier(BARRIER_S) else None
+
+    def _order(self, lease: Lease, waiters: list[Waiter], *, full: bool) -> Order:
         """Everything when somebody asks, a timer says so or the watch cannot tell; else what was hinted at."""
-        if requests or lease.everything or self.began_s >= self._schedule.walk_s:
-            return Order(None, any(r.rehash for r in requests), any(r.accept_root for r in requests))
+        if full:
+            return Order(None, any(w.rehash for w in waiters), any(w.accept_root for w in waiters))
         return Order(self._schedule.paths(frozenset(lease.paths), lease.closed, self.began_s))
 
-    def _refresh(self, lease: Lease, order: Order) -> Report:
-        """Run the verb, in a worker thread."""
-        db = self._open()
-        if self._gap is not None:
-            gap, self._gap = self._gap, None
-            db.write(lambda c: timeline.open_gap(c, *gap))
-        report = refresh(
-            db,
-            self.dataset,
-            order,
-            Settings(str(self._config.state_dir), self._config.scan.workers, self._limits),
-            watch=WatchView(self.watch, lease, self.dirty),
-            checkpoint=from_thread.check_cancelled,
-            progress=self._note_progress,
-        )
-        self._keep_record(db, report)
-        return report
-
-    def _open(self) -> Database:
-        if self.db is None:
-            opened = files.open_dataset(
-                self._config.state_dir, self._records, self.dataset.name, os.fsencode(self.dataset.path)
+    def _look(self, lease: Lease, order: Order, heard_ns: int | None) -> Report | None:
+        """Run the verb, in a worker thread; None if there was nothing to look at."""
+        db = self.file.open()
+        whole_ns = self.watch.whole_since_ns
+        report = None
+        if order.paths is None or order.paths:
+            report = refresh(
+                db,
+                self.dataset,
+                order,
+                Settings(str(self._config.state_dir), self._config.scan.workers, self._limits),
+                watch=WatchView(self.watch, lease, self.dirty),
+                checkpoint=from_thread.check_cancelled,
+                progress=self._note_progress,
             )
-            self.db, self.set_aside = opened.db, opened.set_aside or self.set_aside
-            if opened.set_aside is not None:
-                self._log.error("dataset.rebuilt", set_aside=str(opened.set_aside))
-            self.db.write(timeline.open_downtime)
-        return self.db
-
-    def _keep_record(self, db: Database, report: Report) -> None:
-        name, version = self.dataset.name, report.version
-        self.confirmed_ns = db.read(timeline.proved_ns)
-        if report.sealed:
-            self._records.write(lambda c: registry.sealed(c, name, version))
-        state = "incomplete" if version.problems else "current"
-        self._records.write(lambda c: registry.noted(c, name, state, None, self.confirmed_ns))
+            self.confirmed_ns = self.file.record(report.version, sealed=report.sealed)
+        stayed_whole = whole_ns is not None and whole_ns == self.watch.whole_since_ns
+        if heard_ns is not None and stayed_whole and heard_ns > (whole_ns or 0):
+            self.file.note_heard(heard_ns)
+        return report
 
     # --- outcomes ----------------------------------------------------------------------------------------------------
 
@@ -273,18 +274,11 @@ class DatasetWork:
         self.error = error
         self.state = "unavailable" if isinstance(error, DatasetUnavailableError) else "failed"
         self._schedule.fail(anyio.current_time())
-        if isinstance(error, DamagedError) and self.db is not None:
-            await to_thread.run_sync(self.db.close)
-            self.db = None
+        if isinstance(error, DamagedError):
+            await to_thread.run_sync(self.file.close)
         if not known:
             self._log.error("dataset.failed", error=error.message, hint=error.hint, traceback=self.traceback)
-        name, state = self.dataset.name, self.state
-        try:
-            await to_thread.run_sync(
-                lambda: self._records.write(lambda c: registry.noted(c, name, state, error.message, None))
-            )
-        except (StateError, DamagedError):
-            pass  # the registry is what failed; status tells, and the next success writes it
+        await to_thread.run_sync(self.file.record_failure, self.state, error.message)
 
     # --- called from other threads -----------------------------------------------------------------------------------
 
@@ -292,9 +286,8 @@ class DatasetWork:
         self.progress = counts
 
     def _note_gap(self, kind: str, since_ns: int) -> None:
-        known = self._gap
-        if known is None or since_ns < known[0]:
-            self._gap = (since_ns, kind)
+        self.overflows += kind == "overflow"
+        self.file.note_gap(kind, since_ns)
 
     def _ring(self) -> None:
         try:

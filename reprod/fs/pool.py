@@ -37,6 +37,7 @@ class HashPool:
     :param unseen_ns: what changed less than this ago must not be open for writing.
     :param extra: algorithms beside sha256.
     :param workers: 0 means as many as there are processors, at most 8.
+    :param sync: ask the server for attributes (``reprod.fs.statx``).
     :param slow: the disk may lose by several readers (it seeks, or is another host's): begin with one, try more.
     :param pace: a limit of bytes a second, which other pools may share.
     """
@@ -49,10 +50,12 @@ class HashPool:
         unseen_ns: int = WRITE_BACK_NS,
         extra: tuple[str, ...] = (),
         workers: int = 0,
+        sync: bool = False,
         slow: bool = False,
         pace: Pace | None = None,
     ) -> None:
         self._root, self._slack_ns, self._unseen_ns, self._extra = root, slack_ns, unseen_ns, extra
+        self._sync = sync
         self.workers = workers or min(MAX_WORKERS, len(os.sched_getaffinity(0)))
         self.readers = Readers(self.workers, slow=slow)
         self._pace = pace or Pace(0)
@@ -160,7 +163,7 @@ class HashPool:
         with Ladder(self._root) as ladder:
             self._pace.charge(batch.size)
             rules = self._slack_ns, self._extra, self._unseen_ns
-            answers = answer_batch(ladder, batch.asked(), *rules, read=batch.read)
+            answers = answer_batch(ladder, batch.asked(), *rules, read=batch.read, sync=self._sync)
         self._ready.append(self._results(batch, answers))
 
     def _results(self, batch: OpenBatch, answers: list[Answer]) -> Results:
@@ -218,7 +221,7 @@ class HashPool:
 
     def _spawn(self) -> None:
         try:
-            worker = WorkerProcess(self._root, self._slack_ns, self._unseen_ns, self._extra)
+            worker = WorkerProcess(self._root, self._slack_ns, self._unseen_ns, self._extra, sync=self._sync)
         except OSError:
             self.workers = len(self._alive)  # what runs must do
             return
@@ -251,7 +254,7 @@ class HashPool:
             with Ladder(self._root) as ladder:
                 fd = ladder.open(directory) if directory else self._root
                 rules = self._slack_ns, self._extra, self._unseen_ns
-                answer = read_at(fd, name, *rules, None, self._between_chunks)
+                answer = read_at(fd, name, *rules, None, self._between_chunks, sync=self._sync)
         except (FileNotFoundError, NotADirectoryError):
             answer = (VANISHED, None, None, None, 0)
         except OSError as error:

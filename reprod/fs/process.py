@@ -16,8 +16,9 @@ QUEUED_BATCHES = 12  # 25 ms of work: longer than the caller is away to write a 
 
 #: Isolated and without `site`, which takes half of the start; the parent's path finds reprod, and blake3 if need be.
 _BOOT = (
-    "import sys; sys.path[:] = sys.argv[5].split('\\n'); from reprod.fs.worker import main; "
-    "main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), tuple(filter(None, sys.argv[4].split(','))))"
+    "import sys; root, slack_ns, unseen_ns, extra, sync, path = sys.argv[1:]; sys.path[:] = path.split('\\n'); "
+    "from reprod.fs.worker import main; "
+    "main(int(root), int(slack_ns), int(unseen_ns), tuple(filter(None, extra.split(','))), sync=sync == 'True')"
 )
 
 
@@ -27,9 +28,10 @@ class WorkerProcess:
     :param slack_ns: how far from its ctime the read of a file must begin.
     :param unseen_ns: what changed less than this ago must not be open for writing.
     :param extra: algorithms beside sha256.
+    :param sync: ask the server for attributes (``reprod.fs.statx``).
     """
 
-    def __init__(self, root: int, slack_ns: int, unseen_ns: int, extra: tuple[str, ...]) -> None:
+    def __init__(self, root: int, slack_ns: int, unseen_ns: int, extra: tuple[str, ...], *, sync: bool = False) -> None:
         package = str(Path(__file__).parents[2])  # found even where an import hook finds reprod for the parent
         path = "\n".join(os.path.abspath(entry) for entry in [package, *sys.path])
         self.process = subprocess.Popen(
@@ -39,6 +41,7 @@ class WorkerProcess:
                 str(slack_ns),
                 str(unseen_ns),
                 ",".join(extra),
+                str(sync),
                 path,
             ],
             stdin=subprocess.PIPE,

@@ -63,8 +63,8 @@ _five = attrgetter("st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
 def stat_tuple(st: os.stat_result) -> Stat:
     """Return the five numbers that make a fingerprint, each as SQLite can hold it."""
     five: Stat = _five(st)
-    if five[2] > LARGEST or five[4] > LARGEST:
-        return (five[0], five[1], min(five[2], LARGEST), five[3], five[4] & LARGEST)
+    if not -LARGEST <= five[2] <= LARGEST or five[4] > LARGEST:
+        return (five[0], five[1], max(-LARGEST, min(five[2], LARGEST)), five[3], five[4] & LARGEST)
     return five
 
 
@@ -91,20 +91,24 @@ def read_at(
     unseen_ns: int = WRITE_BACK_NS,
     limit: int | None = None,
     between: "Callable[[int], bool] | None" = None,
+    *,
+    sync: bool = False,
 ) -> Answer:
     """Digest ``name`` in the open directory: sha256 and the ``extra`` algorithms in one read.
 
     :param unseen_ns: a file that changed less than this ago must not be open for writing.
     :param limit: a file of this size or more is not read: LARGE, with its stat.
     :param between: called with the size of each chunk of a large file; true means stop: the read is UNSTABLE then.
+    :param sync: ask the server for the attributes before and after (``reprod.fs.statx``).
     """
     fd = -1
     try:
+        refresh(directory, name, sync=sync)
         fd = _open(directory, name)
         began = time.time_ns()
         before = stat_tuple(os.fstat(fd))
-        mode, size = before[0], before[1]
-        if not stat.S_ISREG(mode):
+        size = before[1]
+        if not stat.S_ISREG(before[0]):
             return OTHER, None, None, None, 0
         if abs(began - before[3]) < (slack_ns if before[3] % SECOND_NS else settle_ns(before, slack_ns)):
             return RACY, before, None, None, 0
@@ -118,6 +122,7 @@ def read_at(
             more = {a: new_hash(a, data).digest() for a in extra} if extra else None
         else:
             sha256, more = _digest(fd, size, extra, between)
+        refresh(directory, name, sync=sync)
         # One stat of the path answers for the descriptor too: the inode is open, so the same number is the same file.
         if (
             sha256 is None
@@ -136,6 +141,14 @@ def read_at(
     finally:
         if fd >= 0:
             os.close(fd)
+
+
+def refresh(directory: int, name: bytes, *, sync: bool) -> None:
+    """Have the next stat answered by the server, if there is one."""
+    if sync:
+        from reprod.fs.statx import ask_server  # ctypes costs a worker 10 ms
+
+        ask_server(directory, name)
 
 
 def _is_open_for_writing(fd: int) -> bool:

@@ -16,6 +16,7 @@ from reprod.core.pattern import Selection
 from reprod.fs.ladder import Ladder
 from reprod.fs.pace import Pace
 from reprod.fs.read import Stat, lstat_at, stat_tuple
+from reprod.fs.statx import ask_server
 
 __all__ = ["Listing", "Part", "Stat", "join", "lstat_at", "stat_tuple", "walk"]
 
@@ -66,6 +67,7 @@ class Listing:
     directories: list[bytes] = field(default_factory=list)
     error: OSError | None = None
     foreign: bool = False
+    sync: bool = False
 
     def ranges(self) -> Iterator[tuple[bytes, bytes, list[bytes]]]:
         """Yield ``(after, until, names)``, all names covered; one empty range for a directory without any."""
@@ -80,6 +82,9 @@ class Listing:
         """Yield the entries range by range; ends early where a stat fails."""
         for after, until, names in self.ranges():
             try:
+                if self.sync:
+                    for name in names:
+                        ask_server(self.fd, name)
                 files = _stat_all(self.fd, names)
             except OSError as error:
                 self.error = error
@@ -101,6 +106,7 @@ def walk(
     checkpoint: Callable[[], None] = lambda: None,
     is_new: Callable[[bytes, Stat], bool] = lambda _path, _stat: False,
     pace: Pace | None = None,
+    sync: bool = False,
 ) -> Iterator[Listing]:
     """Yield a Listing for ``top`` and every selected directory below it.
 
@@ -109,6 +115,7 @@ def walk(
     :param checkpoint: called once a directory; raises to stop.
     :param is_new: whether the regular files of a directory need no stat (see Listing).
     :param pace: a limit of entries a second.
+    :param sync: ask the server for attributes (``reprod.fs.statx``).
     """
     device = os.fstat(root).st_dev
     with Ladder(root) as ladder:
@@ -118,6 +125,8 @@ def walk(
             path = pending.pop()
             try:
                 fd = ladder.open(path) if path else root
+                if sync:
+                    ask_server(fd)
                 st = os.fstat(fd)
             except OSError as error:
                 yield Listing(path, -1, None, error=error)
@@ -125,7 +134,7 @@ def walk(
             if (st.st_dev, st.st_ino) in skip:
                 continue
             here = stat_tuple(st)
-            listing = Listing(path, fd, here, foreign=st.st_dev != device)
+            listing = Listing(path, fd, here, foreign=st.st_dev != device, sync=sync)
             _list(listing, selection, stat_files=not is_new(path, here))
             if pace is not None:
                 pace.charge(1 + len(listing.names) + len(listing.unread))

@@ -17,24 +17,6 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from reprod.fs import mounts
-from reprod.fs.inotify import (
-    ATTRIB,
-    CLOSE_WRITE,
-    CREATE,
-    DELETE,
-    DELETE_SELF,
-    IGNORED,
-    ISDIR,
-    MOVE_SELF,
-    MOVED_FROM,
-    MOVED_TO,
-    OVERFLOW,
-    UNMOUNT,
-    Event,
-    Inotify,
-)
-from reprod.fs.ladder import DIRECTORY_FLAGS
-from reprod.fs.walk import join
 from reprod.fs.watch import (
     JOIN_BOUND_S,
     ROOT_CHECK_S,
@@ -43,10 +25,8 @@ from reprod.fs.watch import (
     as_limit,
     check_root,
     identity_of,
-    no_longer_watched,
-    shown,
 )
-from reprod.fs.watch_tree import Node, WatchedTree
+from reprod.fs.watch_events import EventSource
 
 #: Nothing to read is noted this often, so that a hint says within so much when its change happened. A look costs an
 #: idle machine 0.25 ms: 0.06 % of a core, and 0.12 at twice the rate.
@@ -55,8 +35,6 @@ BEAT_S = 0.4
 _GATHER_S = 0.01
 #: An overflow means that directories may be unwatched: all is watched anew, but not more often than this.
 _REBUILD_S = 1.0
-
-_LEFT = DELETE_SELF | MOVE_SELF | UNMOUNT | IGNORED
 
 
 class InotifyWatcher:
@@ -83,7 +61,7 @@ class InotifyWatcher:
         self._on_failure = on_failure
         self._only = only
         self._identity = (0, 0)
-        self._source: _Source | None = None
+        self._source: EventSource | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._alarm = -1
@@ -114,9 +92,9 @@ class InotifyWatcher:
             self._alarm = -1
             os.close(alarm)
 
-    def _armed(self) -> "_Source":
+    def _armed(self) -> EventSource:
         try:
-            return _Source(self._root, self._identity, self._cookies, self._only)
+            return EventSource(self._root, self._identity, self._cookies, self._only)
         except OSError as error:
             raise as_limit(error.errno) or WatchFailure("other", f"cannot watch: {error}") from error
 
@@ -132,13 +110,13 @@ class InotifyWatcher:
             )
         finally:
             if self._source is not None:
-                self._source.inotify.close()
+                self._source.close()
 
     def _serve(self, mountinfo: int) -> None:
         mounted = _mounts_below(self._root)
         next_check = time.monotonic() + ROOT_CHECK_S
         while self._source is not None:
-            ready = self._wait(BEAT_S, self._source.inotify.fd, mountinfo)
+            ready = self._wait(BEAT_S, self._source.fd, mountinfo)
             if mountinfo in ready:
                 before, mounted = mounted, _mounts_below(self._root)
                 self._check_root()
@@ -150,7 +128,7 @@ class InotifyWatcher:
                 self._rebuild()
             if self._stopping.is_set():
                 return
-            if self._source.inotify.fd in ready:
+            if self._source.fd in ready:
                 self._wait(_GATHER_S)
 
     def _wait(self, seconds: float, source: int | None = None, mountinfo: int | None = None) -> set[int]:
@@ -163,11 +141,11 @@ class InotifyWatcher:
             poll.register(mountinfo, select.POLLPRI)
         return {fd for fd, _ in poll.poll(1000 * seconds)}
 
-    def _drain(self, source: "_Source") -> bool:
+    def _drain(self, source: EventSource) -> bool:
         """Hand over all that is queued; False if the queue had overflowed."""
         while not self._stopping.is_set():
             before_ns = time.time_ns()
-            events = source.inotify.read()
+            events = source.read()
             if not events:
                 self._empty_ns = before_ns
                 return True
@@ -177,7 +155,7 @@ class InotifyWatcher:
                 return False
         return True
 
-    def _hand_over(self, source: "_Source", *, overflow: bool = False) -> None:
+    def _hand_over(self, source: EventSource, *, overflow: bool = False) -> None:
         paths, closed, cookies = source.taken()
         if self._stopping.is_set():
             return
@@ -196,7 +174,7 @@ class InotifyWatcher:
         if self._stopping.is_set() or self._source is None:
             return
         source = self._armed()
-        self._source.inotify.close()
+        self._source.close()
         self._source = source
         self._hand_over(source, overflow=True)
 
@@ -205,7 +183,7 @@ class InotifyWatcher:
         check_root(self._root, self._identity, self._only)
         self._root_seen_ns = now_ns
 
-    def _take_mounts(self, source: "_Source", changed: Iterable[tuple[int, bytes]]) -> None:
+    def _take_mounts(self, source: EventSource, changed: Iterable[tuple[int, bytes]]) -> None:
         """Something was mounted inside the tree, or unmounted: another directory shows up there."""
         for _, path in changed:
             source.look_again(path)
@@ -218,102 +196,6 @@ class InotifyWatcher:
             self._on_failure(failure)
         except Exception:  # noqa: BLE001 - thread boundary: nobody is left to tell
             return
-
-
-class _Source:
-    """One armed instance: the tree, the cookies, and what came of the events up to now."""
-
-    def __init__(self, root: bytes, identity: tuple[int, int], cookies: bytes, only: bytes | None) -> None:
-        self.inotify = Inotify()
-        self._only = only
-        self._paths: set[bytes] = set()
-        self._closed: set[bytes] = set()
-        self._names: list[bytes] = []
-        self._orphans: list[Node] = []
-        self._root = root
-        try:
-            self._cookies = self._watch_cookies(cookies)
-            self.tree = WatchedTree(self.inotify, root, identity, recursive=only is None)
-            self.tree.grow()
-        except BaseException:
-            self.inotify.close()
-            raise
-
-    def take(self, events: list[Event]) -> bool:
-        """Take in events, oldest first; False once the queue had overflowed."""
-        for watch, mask, name in events:
-            if mask & OVERFLOW:
-                return False
-            if watch == self._cookies:
-                self._take_cookie(mask, name)
-                continue
-            node = self.tree.node(watch)
-            if node is not None:
-                self._take(node, mask, name)
-        orphans, self._orphans = self._orphans, []
-        for node in orphans:
-            if node.parent is None:  # it went to where we do not look
-                self.tree.drop(node)
-        return True
-
-    def taken(self) -> tuple[set[bytes], set[bytes], list[bytes]]:
-        """Return what changed, what of it was closed, and which cookies were seen since the last call."""
-        taken = self._paths, self._closed, self._names
-        self._paths, self._closed, self._names = set(), set(), []
-        return taken
-
-    def look_again(self, path: bytes) -> None:
-        """Watch a directory that may be new, then hint at all of it."""
-        self.tree.grow(path)
-        self._paths.add(path)
-
-    def _watch_cookies(self, cookies: bytes) -> int:
-        try:
-            fd = os.open(cookies, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise WatchFailure("other", f"{shown(cookies)} is not a directory") from error
-        try:
-            return self.inotify.add(fd)
-        finally:
-            os.close(fd)
-
-    def _take_cookie(self, mask: int, name: bytes) -> None:
-        if mask & _LEFT:
-            raise WatchFailure("other", "the directory of the cookies is gone")
-        if mask & CREATE:
-            self._names.append(name)
-
-    def _take(self, node: Node, mask: int, name: bytes) -> None:
-        if mask & _LEFT and node is self.tree.root:
-            raise no_longer_watched(self._root)
-        path = self.tree.path(node)
-        if mask & IGNORED:
-            self.tree.forget(node.watch)
-        if path is None or not self._is_ours(name):
-            return
-        if mask & UNMOUNT:  # what it covered shows up
-            self.look_again(path)
-            return
-        if mask & (IGNORED | DELETE_SELF | MOVE_SELF):
-            return  # the directory above tells what became of it
-        path = join(path, name) if name else path
-        if mask & ISDIR and name:
-            self._take_directory(node, mask, path, name)
-        self._paths.add(path)
-        if mask & CLOSE_WRITE:
-            self._closed.add(path)
-
-    def _take_directory(self, node: Node, mask: int, path: bytes, name: bytes) -> None:
-        child = node.children.get(name)
-        if mask & (MOVED_FROM | DELETE) and child is not None:
-            child.detach()
-            if mask & MOVED_FROM:
-                self._orphans.append(child)
-        elif self._only is None and (mask & (CREATE | MOVED_TO) or (mask & ATTRIB and child is None)):
-            self.tree.grow(path)
-
-    def _is_ours(self, name: bytes) -> bool:
-        return self._only is None or name == self._only
 
 
 def _mounts_below(root: bytes) -> frozenset[tuple[int, bytes]]:

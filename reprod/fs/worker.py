@@ -1,4 +1,4 @@
-"""A worker process that reads or stats batches of files: ``main(ROOT_FD, SLACK_NS, UNSEEN_NS, ALGORITHMS)``.
+"""A worker process that reads or stats batches of files; see ``main``.
 
 Small files are bound by the interpreter lock (100,000 of 4 KiB: two threads 2.25 s, two processes 0.86 s), so they go
 to processes. A worker inherits the open root, so it reads the very tree that was walked. It imports next to nothing: a
@@ -18,7 +18,7 @@ import sys
 from array import array
 
 from reprod.fs.ladder import Ladder
-from reprod.fs.read import CLEAN, UNREADABLE, VANISHED, WRITE_BACK_NS, Answer, new_hash, read_at, stat_tuple
+from reprod.fs.read import CLEAN, UNREADABLE, VANISHED, WRITE_BACK_NS, Answer, new_hash, read_at, refresh, stat_tuple
 
 TYPE_CHECKING = False  # see reprod.fs.read
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def answer_batch(
     unseen_ns: int = WRITE_BACK_NS,
     *,
     read: bool = True,
+    sync: bool = False,
 ) -> list[Answer]:
     """Read or stat every file of a batch; a directory that cannot be opened makes its files vanished or unreadable."""
     answers: list[Answer] = []
@@ -103,13 +104,14 @@ def answer_batch(
             answers += [(UNREADABLE, None, None, None, error.errno or 5)] * len(names)
         else:
             if read:
-                answers += [read_at(directory, name, slack_ns, extra, unseen_ns, LARGE) for name in names]
+                answers += [read_at(directory, name, slack_ns, extra, unseen_ns, LARGE, sync=sync) for name in names]
             else:
-                answers += [_stat_at(directory, name) for name in names]
+                answers += [_stat_at(directory, name, sync=sync) for name in names]
     return answers
 
 
-def _stat_at(directory: int, name: bytes) -> Answer:
+def _stat_at(directory: int, name: bytes, *, sync: bool) -> Answer:
+    refresh(directory, name, sync=sync)
     try:
         return CLEAN, stat_tuple(os.stat(name, dir_fd=directory, follow_symlinks=False)), None, None, 0
     except FileNotFoundError:
@@ -118,7 +120,7 @@ def _stat_at(directory: int, name: bytes) -> Answer:
         return UNREADABLE, None, None, None, error.errno or 5
 
 
-def main(root: int, slack_ns: int, unseen_ns: int, extra: tuple[str, ...]) -> None:
+def main(root: int, slack_ns: int, unseen_ns: int, extra: tuple[str, ...], *, sync: bool) -> None:
     """Serve batches until EOF."""
     gc.disable()  # nothing here makes cycles
     os.nice(5)
@@ -126,7 +128,7 @@ def main(root: int, slack_ns: int, unseen_ns: int, extra: tuple[str, ...]) -> No
     with Ladder(root) as ladder:
         while (body := receive(stdin)) is not None:
             batch, read = unpack_batch(body)
-            answers = answer_batch(ladder, batch, slack_ns, extra, unseen_ns, read=read)
+            answers = answer_batch(ladder, batch, slack_ns, extra, unseen_ns, read=read, sync=sync)
             ladder.close()  # the next batch may come after a rename; never trust an old rung
             stdout.write(frame(pack_answers(answers, extra, read=read)))
             stdout.flush()

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from reprod.store import changes
-from reprod.store.changes import Applied, NewFiles, Observation, SeenDirectory
+from reprod.store.changes import Applied
 from reprod.store.connection import Database
+from reprod.store.observation import NewFiles, Observation, SeenDirectory
 
 #: A commit costs about 1 ms. More rows at once keep the caller away for longer than the workers have work.
 BATCH_ROWS = 2000

@@ -80,7 +80,12 @@ class Comparison:
             return True
         claim = self.claims.entries.get(sight.path)
         if claim is None:
-            return self.depth.full and self.depth.extra_fails and not self._is_own(sight)
+            return (
+                self.depth.full
+                and self.depth.extra_fails
+                and not self._is_own(sight)
+                and not self._was_unknown(sight.path)
+            )
         if (
             self.depth.sample is None
             or sight.stat is None
@@ -210,7 +215,7 @@ class Comparison:
     def _take_extra(self, sight: Sight, content: Content | None) -> None:
         if sight.stat is None or (content is not None and content.kind is Kind.SPECIAL) or self._is_own(sight):
             return
-        if self._unknown and not self._unknown.isdisjoint([sight.path, *(d + b"/" for d in _above(sight.path))]):
+        if self._was_unknown(sight.path):
             return
         self.extra[sight.path] = content or Content(Kind.FILE, sight.stat[1])
 
@@ -236,6 +241,10 @@ class Comparison:
         if self.depth.indexed or sight.stat is None:
             return sight.known is None
         return claim.mtime_ns is not None and abs(claim.mtime_ns - sight.stat[2]) > TIME_TOLERANCE_NS
+
+    def _was_unknown(self, path: bytes) -> bool:
+        """Whether nobody knew what was at a path, so that nothing there is new."""
+        return bool(self._unknown) and not self._unknown.isdisjoint([path, *(d + b"/" for d in _above(path))])
 
     def _is_own(self, sight: Sight) -> bool:
         return self.own_inode is not None and sight.stat is not None and sight.stat[4] == self.own_inode

@@ -1,12 +1,12 @@
 """The verb that says what lies between two states: two versions, a version and the files now, manifest files.
 
 Versions of one dataset are compared under one root only; a manifest file can be compared with anything, by the
-algorithms that both sides have.
+algorithms that both sides have. Of what is below a folder that one side could not list, nothing is said but that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from reprod.config import Config
 from reprod.core import digest
 from reprod.core.comparable import HashedSet, bring_together, common_algorithm, of_claims, of_contents
 from reprod.core.delta import Change, Delta, compare
-from reprod.core.entry import Content, Kind, Problem, named
+from reprod.core.entry import Content, Kind, named
 from reprod.core.pattern import Selection
 from reprod.errors import NotFoundError, UsageError
 from reprod.fs.root import open_root
@@ -90,24 +90,52 @@ def _between(
     if a is not None and b is not None:
         require_version(db, second)
         before, after = db.read(lambda c: versions.contents_between(c, a, b))
+        unlisted = [db.read(lambda c, seq=seq: listing.unlisted(c, seq)) for seq in (a, b)]  # type: ignore[misc]
         whole = True
     else:
         require_present_root(state, config, first.name)
-        sealed = a if a is not None else b or 0
-        then = {e.path: e.content for e in db.read(lambda c: list(listing.entries(c, sealed)))}
+        then, closed = _sealed(db, a if a is not None else b or 0)
         seen = _now(db, state, config, first.name, checkpoint)
-        now = _unknown_below(then, seen.unlisted)
-        now.update(seen.contents)
         whole = not seen.unlisted and all(c.problem is None for c in seen.contents.values())
-        before, after = (then, now) if a is not None else (now, then)
+        before, after, unlisted = then, seen.contents, [closed, tuple(seen.unlisted)]
+        if a is None:
+            before, after, unlisted = after, before, unlisted[::-1]
     a_side, b_side = (_version_document(db, reference, whole=whole) for reference in (first, second))
-    return _document(a_side, b_side, compare(before, after), algorithm="sha256")
+    before, after = (_known(contents, *unlisted) for contents in (before, after))
+    return _document(a_side, b_side, compare(before, after), _unknown(*unlisted), algorithm="sha256")
 
 
-def _unknown_below(then: dict[bytes, Content], unlisted: list[bytes]) -> dict[bytes, Content]:
-    """What is below a directory that cannot be listed is unknown, not gone."""
-    barred = tuple(path + b"/" if path else b"" for path in unlisted)
-    return {p: replace(c, sha256=None, problem=Problem.UNREADABLE) for p, c in then.items() if p.startswith(barred)}
+def _sealed(db: Database, seq: int) -> tuple[dict[bytes, Content], tuple[bytes, ...]]:
+    """Return the entries of a version, and the folders that could not be listed then."""
+
+    def read(c: files.Connection) -> tuple[dict[bytes, Content], tuple[bytes, ...]]:
+        unlisted = listing.unlisted(c, seq)
+        return {e.path: e.content for e in listing.entries(c, seq, unlisted)}, unlisted
+
+    return db.read(read)
+
+
+def _known(contents: dict[bytes, Content], a: tuple[bytes, ...], b: tuple[bytes, ...]) -> dict[bytes, Content]:
+    """Leave out what one side cannot know of: below a folder that it could not list."""
+    barred = tuple(path + b"/" if path else b"" for path in (*a, *b))
+    return {path: content for path, content in contents.items() if not path.startswith(barred)} if barred else contents
+
+
+def _unknown(a: Iterable[bytes], b: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Return the folders of which nothing is said, and which side could not list each; one inside another: once."""
+    found = []
+    last: dict[str, bytes] = {}
+    sides = {"a": frozenset(a), "b": frozenset(b)}
+    for path in sorted(sides["a"] | sides["b"], key=lambda path: path and path + b"/"):
+        told = [side for side, closed in sides.items() if path in closed and not _is_below(path, last.get(side))]
+        last |= dict.fromkeys(told, path)
+        if told:
+            found.append({**named(path + b"/"), "side": told[0] if len(told) == 1 else "both"})
+    return found
+
+
+def _is_below(path: bytes, top: bytes | None) -> bool:
+    return top is not None and (not top or path.startswith(top + b"/"))
 
 
 def _now(db: Database, state: Path, config: Config, name: str, checkpoint: Checkpoint) -> Seen:
@@ -148,7 +176,7 @@ def _side(state: Path, config: Config, text: str, checkpoint: Checkpoint) -> _Si
     with closing(open_version(state, reference)) as db:
         seq = reference.seq
         if seq is not None:
-            held = of_contents({e.path: e.content for e in db.read(lambda c: list(listing.entries(c, seq)))})
+            held = of_contents(*_sealed(db, seq))
         else:
             seen = _now(db, state, config, reference.name, checkpoint)
             held = of_contents(seen.contents, tuple(seen.unlisted))
@@ -161,6 +189,7 @@ def _compare_sets(a: _Side, b: _Side) -> dict[str, Any]:
         a.document,
         b.document,
         compare(before, after),
+        _unknown(a.held.barred, b.held.barred),
         algorithm=common_algorithm(a.held, b.held),
         incomparable=incomparable,
     )
@@ -173,6 +202,7 @@ def _document(
     a: dict[str, Any],
     b: dict[str, Any],
     delta: Delta,
+    unknown: list[dict[str, Any]],
     *,
     algorithm: str | None,
     incomparable: frozenset[bytes] = frozenset(),
@@ -188,6 +218,7 @@ def _document(
         "renamed": [
             {**named(r.source, "from"), **named(r.target, "to"), "size": _size(r.content)} for r in delta.renamed
         ],
+        "unknown": unknown,
         "summary": {
             "added": len(delta.added),
             "removed": len(delta.removed),

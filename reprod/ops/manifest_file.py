@@ -8,7 +8,8 @@ import errno
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from reprod.core.claims import Claims
 from reprod.core.claims_document import HINT, DocumentReader
 from reprod.core.claims_json import CHUNK, document_claims, read_document
-from reprod.core.claims_sums import add_sums, parse_sums
+from reprod.core.claims_sums import add_sums, check_sums, parse_sums
 from reprod.errors import DamagedError, StateError, UsageError
 
 #: Bytes of a document: ours takes 430 for a file, so this is as many files as claims.MAX_ENTRIES.
@@ -54,16 +55,18 @@ def read_claims(path: str | os.PathLike[str], progress: Progress = lambda _done,
             "the path of the manifest is empty", hint="give the path of a data_manifest.json or SHA256SUMS"
         )
     name = os.path.basename(path)
-    chunks = _chunks(path, progress)
-    first = next(chunks, b"")
+    with closing(_chunks(path)) as chunks:
+        first = next(chunks, b"")
     if not first:
         raise DamagedError(f"{name}: it is empty", hint="get a whole copy")
-    chunks = chain([first], chunks)
+    chunks = _chunks(path, progress)
     if first[:3] == b"\xef\xbb\xbf" or first[:2] in {b"\xff\xfe", b"\xfe\xff"} or first.lstrip(b" \t\r\n")[:1] in b"{[":
         reader = read_document(_bounded(chunks, MAX_DOCUMENT, name), name)
         claims = _with_files_beside(reader, path) if reader.files_omitted else reader.finish()
     else:
-        claims = parse_sums(_bounded(chunks, MAX_SUMS, name), name.removesuffix(".gz"))
+        plain = name.removesuffix(".gz")
+        check_sums(_bounded(_chunks(path), MAX_SUMS, name), plain)
+        claims = parse_sums(_bounded(chunks, MAX_SUMS, name), plain)
     status = os.stat(path)
     return replace(claims, file=(status.st_dev, status.st_ino))
 
@@ -90,11 +93,12 @@ def _with_files_beside(reader: DocumentReader, path: str) -> Claims:
             hint=f"put {SUMS_BESIDE} of the same manifest into the same folder",
         )
     # With totals and a digest in the head, odd names are its own.
+    check_sums(_bounded(_chunks(beside), MAX_SUMS, SUMS_BESIDE), SUMS_BESIDE, exact=True)
     add_sums(reader.builder, _bounded(_chunks(beside), MAX_SUMS, SUMS_BESIDE), SUMS_BESIDE, exact=True)
     return reader.finish()
 
 
-def _chunks(path: str, progress: Progress = lambda _done, _size: None) -> Iterator[bytes]:
+def _chunks(path: str, progress: Progress = lambda _done, _size: None) -> Generator[bytes, None, None]:
     """Yield the content in pieces, unpacked if it is packed."""
     try:
         # A FIFO must not make us wait for its writer.

@@ -10,8 +10,8 @@ from collections.abc import Collection
 from reprod.fs.read import Stat
 from reprod.fs.walk import Part, join
 from reprod.store import index
-from reprod.store.changes import Observation
 from reprod.store.connection import Database
+from reprod.store.observation import Observation
 
 
 def origin(db: Database, path: bytes, st: Stat) -> bytes | None:

@@ -73,7 +73,8 @@ class Look:
         self._checkpoint = checkpoint
         self._slack = mounts.settle_slack_ns(root.identity.fs_type)
         unseen_ns = mounts.unseen_writes_ns(root.identity.fs_type)
-        self._pool = HashPool(root.fd, slack_ns=self._slack, unseen_ns=unseen_ns, extra=extra)
+        self._sync = mounts.is_network(root.identity.fs_type)
+        self._pool = HashPool(root.fd, slack_ns=self._slack, unseen_ns=unseen_ns, extra=extra, sync=self._sync)
         self._again: list[Sight] | None = []
         self._added = 0
 
@@ -84,7 +85,8 @@ class Look:
 
         :param skip: ``(device, inode)`` of directories that are never entered (reprod's own state).
         """
-        for listing in walk(self._root.fd, selection, top=top, skip=skip, checkpoint=self._checkpoint):
+        tree = walk(self._root.fd, selection, top=top, skip=skip, checkpoint=self._checkpoint, sync=self._sync)
+        for listing in tree:
             for name in listing.directories:
                 yield Sight(join(listing.path, name), None), None
             for part in listing.parts():

@@ -69,7 +69,7 @@ def make_plan(db: Database, root: Root, selection: Selection, order: Order, now_
     continued = same_root and known.boot_id == boot and known.identity is not None and not ordered
     continued = continued and _identity(known.identity).identical(root.identity)
     since = known.root_since_ns if continued and known.root_since_ns else known_since_ns(root, now_ns)
-    since = max(since, known.epoch_ns or 0)
+    since = max(min(since, now_ns), known.epoch_ns or 0)  # a moment to come is of before the clock was set back
     moved = known.identity is not None and not continued
     if moved and known.boot_id != boot and same_root and not ordered:
         moved = False  # ids change over a reboot; since when it is this one is counted afresh, that is all

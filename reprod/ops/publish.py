@@ -13,13 +13,14 @@ from reprod.capture.environment import read_process
 from reprod.capture.process import boot_id, host_name
 from reprod.config import DatasetConfig
 from reprod.core import digest
-from reprod.core.binding import LOCAL_SLACK_NS, Binding, bind
+from reprod.core.binding import LOCAL_SLACK_NS, Assurance, Binding, bind
 from reprod.core.environment import ProcessContext, encode
 from reprod.core.run import PendingRun
 from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.errors import DamagedError, IncompleteError, ReprodError
 from reprod.fs import mounts
-from reprod.store import meta, outbox, snapshots, timeline, versions
+from reprod.fs.read import WHOLE_SECOND_SLACK_NS
+from reprod.store import index, meta, outbox, snapshots, timeline, versions
 from reprod.store.connection import Database
 
 
@@ -54,7 +55,7 @@ def publish(
     """
     start_ns = run.start_ms * 1_000_000
     owner = f"{delivery.tracking_uri}#{delivery.run_id}"
-    datasets = tuple(_bind(item, start_ns, slack, owner) for item in walked)
+    datasets = tuple(_bind(item, start_ns, slack, owner, delivery.created_ns) for item in walked)
     environment, taken_ns, reason = find_environment(records, run.context, start_ns)
     snapshot = Snapshot(
         created_ns=time.time_ns(),
@@ -71,12 +72,21 @@ def publish(
     return snapshot
 
 
-def _bind(item: Walked, start_ns: int, slack: int, owner: str) -> BoundDataset:
+def _bind(item: Walked, start_ns: int, slack: int, owner: str, noticed_ns: int) -> BoundDataset:
     """Return what one dataset was when the run started, and pin that version."""
-    slack = max(slack, _stamp_slack_ns(item.db))
+    fs_type = _fs_type(item.db)
+    slack = max(slack, _stamp_slack_ns(item.db, fs_type))
 
     def decide(c: snapshots.Connection) -> tuple[Binding, versions.Version | None]:
-        found = bind(timeline.marks(c), start_ns, slack)
+        known = meta.read(c)
+        found = bind(
+            timeline.marks(c, start_ns - slack),
+            start_ns,
+            slack,
+            noticed_ns=noticed_ns,
+            heard_ns=known.heard_ns if item.config.barrier == "events" else None,
+            unclear_ns=known.unclear_ns,
+        )
         if found.seq is None:
             return found, None
         versions.pin(c, found.seq, owner, time.time_ns())
@@ -89,7 +99,7 @@ def _bind(item: Walked, start_ns: int, slack: int, owner: str) -> BoundDataset:
         name=item.config.name,
         root=item.config.path if version is None else _root_of(item.db, version.seq),
         bound=binding.bound,
-        assurance=binding.assurance if complete else None,
+        assurance=_assurance(binding, fs_type) if complete else None,
         seq=binding.seq,
         digest=digest.text(version.digest) if version is not None and version.digest is not None else None,
         files=version.files if version else None,
@@ -109,12 +119,24 @@ def _root_of(db: Database, seq: int) -> str:
     return str(db.read(lambda c: versions.record(c, seq))["root"])
 
 
-def _stamp_slack_ns(db: Database) -> int:
-    """Return how coarse the ctimes are: where they are whole seconds, a change after the start may look older."""
+def _fs_type(db: Database) -> str | None:
+    """Return which file system the root is on, None before the first look."""
     identity = db.read(meta.read).identity
-    if identity is None:
-        return 0
-    return mounts.settle_slack_ns(msgspec.json.decode(identity, type=mounts.RootIdentity).fs_type)
+    return msgspec.json.decode(identity, type=mounts.RootIdentity).fs_type if identity is not None else None
+
+
+def _stamp_slack_ns(db: Database, fs_type: str | None) -> int:
+    """Return how coarse the ctimes are: where they are whole seconds, a change after the start may look older.
+
+    The type of a file system promises too much at times: ext4 with inodes of 128 bytes has no finer ones either, and a
+    name that came and went within a second leaves no stamp behind.
+    """
+    found_ns = WHOLE_SECOND_SLACK_NS if db.read(index.stamps_are_whole_seconds) else 0
+    return max(found_ns, mounts.settle_slack_ns(fs_type) if fs_type is not None else 0)
+
+
+def _assurance(binding: Binding, fs_type: str | None) -> Assurance | None:
+    return "network" if fs_type is not None and mounts.is_network(fs_type) else binding.assurance
 
 
 def _candidate(db: Database, seq: int) -> tuple[int, str | None]:

@@ -20,8 +20,8 @@ from reprod.fs.read import Stat, lstat_at, settle_ns
 from reprod.fs.walk import join
 from reprod.ops.batches import Batches
 from reprod.ops.findings import REMEMBERED_PATHS, Counts, Findings
-from reprod.store.changes import NewFiles, Observation
 from reprod.store.connection import Database
+from reprod.store.observation import NewFiles, Observation
 
 ATTEMPTS = 3  # reads of a file that keeps changing, before it is called unstable
 

@@ -8,14 +8,14 @@ Every version is made here and nowhere else (law 2).
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from reprod.config import DatasetConfig
 from reprod.core.entry import Problem, display
 from reprod.core.pattern import Selection
 from reprod.errors import DatasetUnavailableError
-from reprod.fs import mounts
+from reprod.fs import clock, mounts
 from reprod.fs.disk import gains_from_readers
 from reprod.fs.pace import Limits
 from reprod.fs.pool import HashPool
@@ -110,12 +110,13 @@ def refresh(
     :raises DatasetUnavailableError: the root is missing, another one, or changed under the walk. Nothing is forgotten.
     """
     watch = watch or Unwatched()
-    began = time.time_ns()
+    began, offset = time.time_ns(), clock.offset_ns()
     whole_since = watch.whole_since_ns()
     with open_root(dataset.path) as root:
         selection = select(dataset, root)
         plan = make_plan(db, root, selection, order, began)
         slack_ns = mounts.settle_slack_ns(root.identity.fs_type)
+        network = mounts.is_network(root.identity.fs_type)
         gains = gains_from_readers(root.identity.fs_type, root.identity.device)
         with HashPool(
             root.fd,
@@ -123,6 +124,7 @@ def refresh(
             unseen_ns=mounts.unseen_writes_ns(root.identity.fs_type),
             extra=tuple(a for a in dataset.algorithms if a != "sha256"),
             workers=settings.workers,
+            sync=network,
             slow=not gains,
             pace=settings.limits.reads,
         ) as pool:
@@ -138,7 +140,8 @@ def refresh(
                 rehash=plan.rehash,
                 hinted=frozenset(watch.hints().paths),
                 pace=settings.limits.stats,
-                share_stats=pool.workers > 1 and (gains or mounts.is_network(root.identity.fs_type)),
+                share_stats=pool.workers > 1 and (gains or network),
+                sync=network,
             )
             if plan.full:
                 scan.everything()
@@ -154,6 +157,8 @@ def refresh(
     hints = watch.settled() if plan.full else watch.hints()
     if plan.full and plan.reason == "change" and not order.accept_root:
         hold_large_loss(db, found, hints.paths, began)
+    if clock.was_set(offset, clock.offset_ns()):  # nobody can say since when this is proven: the next walk does
+        plan = replace(plan, full=False)
     whole = whole_since is not None and whole_since < began and watch.whole_since_ns() == whole_since
     evidence = _evidence(db, found, hints, plan, began if plan.full else None, whole=whole)
     sealed = db.write(lambda c: _seal(c, found, evidence, plan, dataset, selection, began))

@@ -16,14 +16,14 @@ from reprod.fs.batch import Results
 from reprod.fs.ladder import Ladder
 from reprod.fs.pace import Pace
 from reprod.fs.pool import HashPool
-from reprod.fs.read import Stat, lstat_at, stat_tuple
+from reprod.fs.read import Stat, lstat_at, refresh, stat_tuple
 from reprod.fs.walk import Listing, Part, join, walk
 from reprod.ops import moved
 from reprod.ops.findings import Counts, Findings
 from reprod.ops.reading import Reading
 from reprod.store import index
-from reprod.store.changes import SeenDirectory
 from reprod.store.connection import Database
+from reprod.store.observation import SeenDirectory
 
 #: Entries that are stat'ed by the walk itself, some 10 ms of work; the rest of a larger tree goes to the workers, which
 #: halves the time of a walk that finds nothing on two processors, and more where each stat waits for a network.
@@ -65,6 +65,7 @@ class Scan:
     hinted: frozenset[bytes] = frozenset()
     pace: Pace | None = None
     share_stats: bool = True
+    sync: bool = False
     found: Findings = field(default_factory=Findings)
     reading: Reading = field(init=False)
     _told_in: frozenset[bytes] = field(init=False)  # directories of the hinted files
@@ -86,6 +87,7 @@ class Scan:
             checkpoint=self.checkpoint,
             is_new=self._is_new,
             pace=self.pace,
+            sync=self.sync,
         )
         for listing in tree:
             self._compare(listing)
@@ -241,6 +243,7 @@ class Scan:
     def _missing(self, fd: int, directory: bytes, name: bytes, known: int) -> None:
         """An entry that the listing does not have: gone, deselected, or missed by a readdir during a rename."""
         try:
+            refresh(fd, name, sync=self.sync)
             st = lstat_at(fd, name)
         except OSError:
             return  # cannot tell: it stays
@@ -253,6 +256,7 @@ class Scan:
     def _is_directory(self, fd: int, path: bytes, name: bytes) -> bool:
         """Whether a known subdirectory that the listing does not have is there all the same."""
         try:
+            refresh(fd, name, sync=self.sync)
             st = lstat_at(fd, name)
         except OSError:
             return True

@@ -20,7 +20,7 @@ from reprod.core.claims import Claims
 from reprod.core.entry import Kind
 from reprod.core.ordered import digest_of
 from reprod.core.pattern import Selection
-from reprod.errors import DamagedError, IncompleteError, NotFoundError
+from reprod.errors import DamagedError, IncompleteError
 from reprod.fs.root import Root, open_root
 from reprod.ops.compare import Comparison, Depth
 from reprod.ops.observe import Look
@@ -28,7 +28,7 @@ from reprod.ops.plan import require_same_filesystem
 from reprod.ops.reference import Reference, open_version, require_version, resolve
 from reprod.ops.refresh import state_inodes
 from reprod.ops.sample import Mode, Sample, drop_cached
-from reprod.ops.version_claims import claims_of_version, place_of, referenced
+from reprod.ops.version_claims import claims_of_version, nothing_claimed, place_of, referenced
 from reprod.store import meta, versions
 from reprod.store.connection import Database
 
@@ -68,7 +68,8 @@ def verify(
 
     :param path: only this file, or all below this directory; relative to the root.
     :param sample: what mode ``sampled`` reads.
-    :raises NotFoundError: no such dataset, version or path. :raises DatasetUnavailableError: the root is not there, or
+    :raises NotFoundError: no such dataset, version or path. :raises IncompleteError: the path was not known then, or
+        nobody knows any more which folders were. :raises DatasetUnavailableError: the root is not there, or
         what is there is on another file system (law 4).
     :raises DamagedError: the records of the version are not what was sealed.
     """
@@ -81,9 +82,7 @@ def verify(
         claims = claims_of_version(db, version.seq, path)
         top, only = place_of(claims, path)
         if path is not None and not claims.entries:
-            raise NotFoundError(
-                f"{reference.name}@{version.seq} holds nothing at {path!r}", hint="paths are relative to its root"
-            )
+            raise nothing_claimed(f"{reference.name}@{version.seq}", path, claims)
         place = os.fsdecode(known.root) if known.root else record["root"]  # now: it may have been moved since
         question = _Question(
             claims, place, Selection.of_record(record["selection"]), db, mode, sample,

@@ -1,4 +1,8 @@
-"""What a sealed version of a dataset claims of its files, in the form in which every verification reads it."""
+"""What a sealed version of a dataset claims of its files, in the form in which every verification reads it.
+
+It claims what was seen when it was sealed. What was not is named in ``unknown``: a file whose bytes nobody could read,
+and a folder (with a slash at its end) that nobody could list.
+"""
 
 import os
 from typing import Any
@@ -6,7 +10,7 @@ from typing import Any
 from reprod.core.claims import Claims, ClaimsBuilder
 from reprod.core.digest import text
 from reprod.core.entry import Kind
-from reprod.errors import NotFoundError
+from reprod.errors import IncompleteError, NotFoundError, ReprodError
 from reprod.ops.reference import Reference
 from reprod.store import listing, versions
 from reprod.store.connection import Database
@@ -23,17 +27,22 @@ def referenced(db: Database, reference: Reference) -> Version:
 
 
 def claims_of_version(db: Database, seq: int, path: str | None = None) -> Claims:
-    """Return what a version says of its files, or only of the file ``path`` or those below it. No warnings, no file."""
+    """Return what a version says of its files, or only of the file ``path`` or those below it. No warnings, no file.
+
+    Below a folder that could not be listed then nothing is claimed: what the index has there is remembered from before.
+
+    :raises IncompleteError: nobody knows any more which folders those were. :raises DamagedError: nor can it be read.
+    """
     builder = ClaimsBuilder()
     unknown: list[bytes] = []
     wanted = _clean(path)
 
     def pack(connection: Any) -> None:
-        for entry in listing.entries(connection, seq):
+        unlisted = listing.unlisted(connection, seq)
+        unknown.extend(folder + b"/" for folder in unlisted if _is_within(folder, wanted) or _is_within(wanted, folder))
+        for entry in listing.entries(connection, seq, unlisted):
             content = entry.content
-            if content.kind not in {Kind.FILE, Kind.LINK}:
-                continue
-            if wanted and entry.path != wanted and not entry.path.startswith(wanted + b"/"):
+            if content.kind not in {Kind.FILE, Kind.LINK} or not _is_within(entry.path, wanted):
                 continue
             if content.sha256 is None:
                 unknown.append(entry.path)
@@ -60,6 +69,22 @@ def place_of(claims: Claims, path: str | None) -> tuple[bytes, bytes | None]:
     if wanted in claims.entries:
         return wanted.rpartition(b"/")[0], wanted
     return wanted, None
+
+
+def nothing_claimed(title: str, path: str, claims: Claims) -> ReprodError:
+    """Return what to say of a path at which a version claims nothing: it was not known, or it was not there."""
+    if not claims.unknown:
+        return NotFoundError(f"{title} holds nothing at {path!r}", hint="paths are relative to its root")
+    closed = os.fsdecode(claims.unknown[0])
+    why = f"the folder {closed!r} could not be listed" if closed.endswith("/") else "it could not be read"
+    return IncompleteError(
+        f"{path!r} is not known at that version: {why} when {title} was sealed",
+        hint=f"reprod log {title.partition('@')[0]} shows which versions are complete",
+    )
+
+
+def _is_within(path: bytes, top: bytes) -> bool:
+    return not top or path == top or path.startswith(top + b"/")
 
 
 def _clean(path: str | None) -> bytes:

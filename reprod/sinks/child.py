@@ -6,20 +6,18 @@ MLflow, counted in that call's time). Timeouts are in seconds.
 """
 
 import os
-import select
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from reprod.core.run import Payload, PendingRun
 from reprod.sinks.environment import client_environment, require_mlflow
+from reprod.sinks.line_process import REAP_TIMEOUT_S, GoneError, LineProcess
 from reprod.sinks.protocol import (
     Deliver,
     Delivered,
@@ -46,9 +44,6 @@ POLL_TIMEOUT_S = 60.0
 DELIVER_TIMEOUT_S = 300.0
 CALL_TIMEOUT_S = 30.0
 
-#: How long a killed child may take to disappear before we stop waiting for it (it is then reaped later).
-REAP_TIMEOUT_S = 1.0
-
 HINTS = {
     "unreachable": "check that the tracking server runs and that its address is right; nothing is lost meanwhile",
     "denied": "check MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN, and this user's permissions",
@@ -56,24 +51,18 @@ HINTS = {
 }
 
 
-class _ChildGoneError(Exception):
-    """Raised inside a call when the child closed its end of a pipe."""
-
-
 class MlflowChild:
     """The child process for one tracking server. Thread-safe; costs nothing until the first call.
 
-    ``http_timeout_s`` bounds one HTTP request (MLflow's default here is 10). What the child and its libraries print
-    goes to ``log_path``, which each new child starts again, or nowhere.
+    What the child and its libraries print goes to ``log_path``, which each new child starts again, or nowhere.
     """
 
-    def __init__(self, tracking_uri: str, *, http_timeout_s: int | None = None, log_path: Path | None = None) -> None:
+    def __init__(self, tracking_uri: str, *, log_path: Path | None = None) -> None:
         self._tracking_uri = tracking_uri
-        self._http_timeout_s = http_timeout_s
         self._log_path = log_path
         self._turn = threading.Lock()
         self._guard = threading.Lock()  # over the four below, held for moments only, so that kill() never waits
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: LineProcess | None = None
         self._killed = False
         self._closed = False
         self._last_id = 0
@@ -82,55 +71,46 @@ class MlflowChild:
     def pid(self) -> int | None:
         """The child's process id, or None while there is none."""
         with self._guard:
-            return self._process.pid if self._process is not None and self._process.poll() is None else None
+            return self._process.pid if self._process is not None else None
 
-    def poll(
-        self, page_size: int = 1000, handled: Iterable[str] = (), *, timeout_s: float = POLL_TIMEOUT_S
-    ) -> list[PendingRun]:
+    def poll(self, page_size: int = 1000, handled: Iterable[str] = ()) -> list[PendingRun]:
         """Return every run that carries ``reprod.dataset`` and no ``reprod.state``."""
         ask = Poll(page_size=page_size, handled=tuple(handled))
-        return _convert(self.call("poll", asdict(ask), timeout_s), list[PendingRun])
+        return _convert(self.call("poll", asdict(ask), POLL_TIMEOUT_S), list[PendingRun])
 
-    def runs(self, run_ids: Iterable[str], *, timeout_s: float = CALL_TIMEOUT_S) -> RunsNow:
+    def runs(self, run_ids: Iterable[str]) -> RunsNow:
         """Return how these runs are now; deleted and unknown ones are in ``missing``."""
-        return _convert(self.call("runs", asdict(Runs(tuple(run_ids))), timeout_s), RunsNow)
+        return _convert(self.call("runs", asdict(Runs(tuple(run_ids))), CALL_TIMEOUT_S), RunsNow)
 
-    def prepare(
-        self,
-        run_id: str,
-        artifact_paths: Iterable[str],
-        metric_keys: Iterable[str],
-        *,
-        timeout_s: float = CALL_TIMEOUT_S,
-    ) -> Taken:
+    def prepare(self, run_id: str, artifact_paths: Iterable[str], metric_keys: Iterable[str]) -> Taken:
         """Return which of these artifact paths and metric keys the run already has."""
         ask = Prepare(run_id, tuple(artifact_paths), tuple(metric_keys))
-        return _convert(self.call("prepare", asdict(ask), timeout_s), Taken)
+        return _convert(self.call("prepare", asdict(ask), CALL_TIMEOUT_S), Taken)
 
-    def deliver(self, payload: Payload, *, timeout_s: float = DELIVER_TIMEOUT_S) -> Delivered:
+    def deliver(self, payload: Payload) -> Delivered:
         """Write the payload to its run, its state last. Repeating it changes nothing."""
-        return _convert(self.call("deliver", asdict(Deliver(payload)), timeout_s), Delivered)
+        return _convert(self.call("deliver", asdict(Deliver(payload)), DELIVER_TIMEOUT_S), Delivered)
 
     def find_stored(self, digest: str, hint: str | None = None) -> tuple[StoredRun, ...]:
         """Return the store runs that hold the manifest of a digest, the hinted one first."""
         found = self.call("find_stored", asdict(FindStored(digest, hint)), CALL_TIMEOUT_S)
         return _convert(found, tuple[StoredRun, ...])
 
-    def open_store(self, name: str, *, timeout_s: float = CALL_TIMEOUT_S) -> str:
+    def open_store(self, name: str) -> str:
         """Return the id of a new store run, which nobody finds before `upload` has ended."""
-        return _convert(self.call("open_store", asdict(OpenStore(name)), timeout_s), str)
+        return _convert(self.call("open_store", asdict(OpenStore(name)), CALL_TIMEOUT_S), str)
 
-    def upload(self, upload: Upload, *, timeout_s: float = DELIVER_TIMEOUT_S) -> None:
+    def upload(self, upload: Upload) -> None:
         """Write a manifest to its store run, the tag that makes it found last. Repeating it changes nothing."""
-        self.call("upload", asdict(upload), timeout_s)
+        self.call("upload", asdict(upload), DELIVER_TIMEOUT_S)
 
-    def download(self, download: Download, *, timeout_s: float = DELIVER_TIMEOUT_S) -> Downloaded:
+    def download(self, download: Download) -> Downloaded:
         """Fetch artifacts of a run into a folder."""
-        return _convert(self.call("download", asdict(download), timeout_s), Downloaded)
+        return _convert(self.call("download", asdict(download), DELIVER_TIMEOUT_S), Downloaded)
 
-    def ping(self, *, timeout_s: float = CALL_TIMEOUT_S) -> int:
+    def ping(self) -> int:
         """Start the child if there is none and return its process id; asks no server and imports no MLflow."""
-        return _convert(self.call("ping", {}, timeout_s), dict[str, int])["pid"]
+        return _convert(self.call("ping", {}, CALL_TIMEOUT_S), dict[str, int])["pid"]
 
     def call(self, op: str, params: dict[str, Any], timeout_s: float) -> Any:
         """Return the plain result of one operation.
@@ -168,9 +148,9 @@ class MlflowChild:
             finally:
                 self._turn.release()
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> LineProcess:
         with self._guard:
-            alive = self._process is not None and self._process.poll() is None and not self._killed
+            alive = self._process is not None and self._process.pid is not None and not self._killed
         if not alive:
             self._discard()
             require_mlflow()
@@ -181,34 +161,21 @@ class MlflowChild:
                 self._process, self._killed = self._start(), False
             return self._process
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        stderr: IO[bytes] | int = subprocess.DEVNULL
-        if self._log_path is not None:
-            stderr = self._log_path.open("wb")
-        try:
-            process = subprocess.Popen(
-                # -P: a file named mlflow.py in the daemon's working directory is not MLflow.
-                [sys.executable, "-P", "-m", "reprod.sinks.mlflow"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=client_environment(os.environ, self._tracking_uri, self._http_timeout_s),
-                bufsize=0,
-            )
-        finally:
-            if not isinstance(stderr, int):
-                stderr.close()
-        for pipe in _pipes(process):
-            os.set_blocking(pipe.fileno(), False)
-        return process
+    def _start(self) -> LineProcess:
+        return LineProcess(
+            # -P: a file named mlflow.py in the daemon's working directory is not MLflow.
+            [sys.executable, "-P", "-m", "reprod.sinks.mlflow"],
+            client_environment(os.environ, self._tracking_uri),
+            self._log_path,
+        )
 
-    def _ask(self, process: subprocess.Popen[bytes], request: Request, timeout_s: float) -> Reply:
+    def _ask(self, process: LineProcess, request: Request, timeout_s: float) -> Reply:
         try:
             line = msgspec.json.encode(request) + b"\n"
         except UnicodeEncodeError as error:
             raise SinkError("permanent", f"{request.op} holds text that is not Unicode: {error.reason}") from error
         try:
-            reply = msgspec.json.decode(_exchange(process, line, timeout_s), type=Reply)
+            reply = msgspec.json.decode(process.ask(line, timeout_s), type=Reply)
             if reply.id != request.id:
                 raise msgspec.ValidationError(f"reply {reply.id} to request {request.id}")
         except TimeoutError as error:
@@ -216,7 +183,7 @@ class MlflowChild:
             raise SinkError(
                 "unreachable", f"MLflow did not finish {request.op} in {timeout_s:g} s", hint=HINTS["unreachable"]
             ) from error
-        except _ChildGoneError as error:
+        except GoneError as error:
             raise self._ended(request.op) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._discard()
@@ -236,59 +203,7 @@ class MlflowChild:
         """Forget the process, killed if it does not end within the grace, and return its exit code if it is known."""
         with self._guard:
             process, self._process = self._process, None
-        if process is None:
-            return None
-        try:
-            code: int | None = process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = _reap(process)
-        for pipe in _pipes(process):
-            pipe.close()
-        return code
-
-
-def _exchange(process: subprocess.Popen[bytes], line: bytes, timeout_s: float) -> bytes:
-    """Write the line and return the reply line; raises TimeoutError or `_ChildGoneError`. Nothing here blocks."""
-    stdin, stdout = (pipe.fileno() for pipe in _pipes(process))
-    deadline = time.monotonic() + timeout_s
-    rest, reply = memoryview(line), bytearray()
-    poller = select.poll()
-    poller.register(stdin, select.POLLOUT)
-    poller.register(stdout, select.POLLIN)
-    while not reply.endswith(b"\n"):
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        for fd, _ in poller.poll(left_s * 1000):
-            try:
-                if fd == stdin:
-                    rest = rest[os.write(stdin, rest) :]
-                    if not rest:
-                        poller.unregister(stdin)
-                    continue
-                chunk = os.read(stdout, 1 << 20)
-            except BlockingIOError:
-                continue
-            except BrokenPipeError as error:
-                raise _ChildGoneError from error
-            if not chunk:
-                raise _ChildGoneError
-            reply += chunk
-    return bytes(reply)
-
-
-def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    if process.stdin is None or process.stdout is None:
-        raise RuntimeError("the child was started without pipes")
-    return process.stdin, process.stdout
-
-
-def _reap(process: subprocess.Popen[bytes]) -> int | None:
-    try:
-        return process.wait(REAP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        return None  # stuck in the kernel; subprocess reaps it later
+        return process.end(grace_s) if process is not None else None
 
 
 def _sink_error(failure: Failure) -> SinkError:

@@ -39,7 +39,7 @@ def set_client_defaults(environ: MutableMapping[str, str]) -> None:
         environ.setdefault(key, value)
 
 
-def client_environment(base: MutableMapping[str, str], tracking_uri: str, http_timeout_s: int | None) -> dict[str, str]:
+def client_environment(base: MutableMapping[str, str], tracking_uri: str) -> dict[str, str]:
     """Return the environment of the MLflow child: ``base``, the defaults, and the server to talk to.
 
     A loopback server is reached without the proxy that the environment may name, since no proxy can reach it.
@@ -47,8 +47,6 @@ def client_environment(base: MutableMapping[str, str], tracking_uri: str, http_t
     environ = dict(base)
     set_client_defaults(environ)
     environ["MLFLOW_TRACKING_URI"] = tracking_uri
-    if http_timeout_s is not None:
-        environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(http_timeout_s)
     host = urlsplit(tracking_uri).hostname or ""
     if host in LOOPBACK:
         unproxied = environ.get("no_proxy") or environ.get("NO_PROXY") or ""

@@ -6,18 +6,17 @@ take a connection inside a transaction of the caller's; times are Unix nanosecon
 """
 
 import sqlite3
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, repeat
-from typing import NamedTuple
 
 import msgspec
 
-from reprod.core.entry import Kind, Problem
 from reprod.store import nodes
-from reprod.store.index import Stat, open_version
+from reprod.store.directories import ensure_directory, mark_dirty, see_directory
+from reprod.store.index import open_version
+from reprod.store.observation import NewFiles, Observation, SeenDirectory
 
 #: A ctime that is a whole second is of a file system that keeps no finer ones: it was up to a second later.
 COARSE_NS = 1_000_000_000
@@ -26,54 +25,6 @@ COARSE_NS = 1_000_000_000
 #: adapter of each bytes, and for none of a bytearray), and 1.2 with 25 rows a statement; 50 gain nothing more.
 NEW_AT_ONCE = 25
 _NEW_COLUMNS = 7
-
-
-class Observation(NamedTuple):
-    """What a refresh saw at one path: its stat and its content. ``known`` is the row's id, None for a new name.
-
-    A flat tuple, because a first scan makes one for each file: with nested values it took twice as long.
-    """
-
-    directory: bytes
-    name: bytes
-    known: int | None
-    stat: Stat
-    kind: int
-    sha256: bytes | None = None
-    more: dict[str, bytes] | None = None
-    problem: int | None = None
-
-
-class NewFiles(NamedTuple):
-    """Regular files of one directory that were read clean, and that the index did not know when they were asked for.
-
-    In columns, as they came from the worker: ``stats`` are five integers a file, ``digests`` its sha256.
-    """
-
-    directory: bytes
-    names: list[bytes]
-    stats: "array[int]"
-    digests: list[bytes]
-
-    def size(self) -> int:
-        """Return the bytes in all of them."""
-        return sum(self.stats[1::5])
-
-    def one_by_one(self) -> Iterator[Observation]:
-        """Yield each as an observation."""
-        for i, (name, sha256) in enumerate(zip(self.names, self.digests, strict=True)):
-            mode, size, mtime, ctime, inode = self.stats[5 * i : 5 * i + 5]
-            yield Observation(self.directory, name, None, (mode, size, mtime, ctime, inode), int(Kind.FILE), sha256)
-
-
-@dataclass(frozen=True, slots=True)
-class SeenDirectory:
-    """A directory that is new or whose stat is another: ``(mtime_ns, ctime_ns, inode)``; None if even that failed."""
-
-    path: bytes
-    stat: tuple[int, int, int] | None
-    problem: Problem | None = None
-    foreign: bool = False  # on another device than the root
 
 
 @dataclass(slots=True)
@@ -86,11 +37,11 @@ class Applied:
 
 def apply(
     db: sqlite3.Connection,
-    observations: Iterable[Observation],
-    directories: Iterable[SeenDirectory],
+    observations: Sequence[Observation],
+    directories: Sequence[SeenDirectory],
     seen_ns: int,
     new: Sequence[NewFiles] = (),
-    complete: Iterable[bytes] = (),
+    complete: Sequence[bytes] = (),
 ) -> Applied:
     """Write one batch: the new content and fingerprints, the history of what they replace, and their ctimes.
 
@@ -98,19 +49,10 @@ def apply(
     :param complete: directories whose node may be computed now: all below them was written, by this batch or earlier.
     """
     seq, has_base = open_version(db)
-    applied = Applied()
-    ids: dict[bytes, int] = {}
-    ctimes: list[int] = []
-    for seen in directories:
-        ids[seen.path], dated = _see_directory(db, seen)
-        applied.touched += 1
-        ctimes.append(min(seen.stat[1], seen_ns) if seen.stat else seen_ns)
-        if not dated or ctimes[-1] % COARSE_NS == 0:
-            ctimes.append(seen_ns)
-    rows = list(observations)
-    fresh = [o for o in rows if o.known is None]
+    ids, ctimes = _see_directories(db, directories, seen_ns)
+    fresh = [o for o in observations if o.known is None]
     # What was read again and found as it was proves nothing new and changes nothing.
-    known = [o for o in rows if o.known is not None and not _is_known(db, o)]
+    known = [o for o in observations if o.known is not None and not _is_known(db, o)]
     for path in {o.directory for o in fresh} | {o.directory for o in known} | {files.directory for files in new}:
         if path not in ids:
             ids[path] = ensure_directory(db, path)
@@ -124,11 +66,24 @@ def apply(
         mark_dirty(db, ids[path])
     for path in complete:
         nodes.compute_node(db, ids[path])
-    applied.changed = len(changed)
-    applied.touched += len(stamps) - len(changed)
+    applied = Applied(len(changed), len(directories) + len(stamps) - len(changed))
     if ctimes:
         note_pending(db, ctimes, applied.touched + applied.changed)
     return applied
+
+
+def _see_directories(
+    db: sqlite3.Connection, directories: Sequence[SeenDirectory], seen_ns: int
+) -> tuple[dict[bytes, int], list[int]]:
+    """Write the directories; return their ids by path, and the ctimes that bound when they changed."""
+    ids: dict[bytes, int] = {}
+    ctimes: list[int] = []
+    for seen in directories:
+        ids[seen.path], dated = see_directory(db, seen)
+        ctimes.append(min(seen.stat[1], seen_ns) if seen.stat else seen_ns)
+        if not dated or ctimes[-1] % COARSE_NS == 0:
+            ctimes.append(seen_ns)
+    return ids, ctimes
 
 
 def _extremes(stamps: list[int], seen_ns: int) -> list[int]:
@@ -309,47 +264,3 @@ def remove_directory(db: sqlite3.Connection, directory_id: int, seq: int, has_ba
     mark_dirty(db, directory_id)
     db.executemany("UPDATE directory SET present = 0, problem = NULL WHERE id = ?", subtree)
     return gone
-
-
-def ensure_directory(db: sqlite3.Connection, path: bytes) -> int:
-    """Return the id of a directory, making it and its parents as needed."""
-    row = db.execute("SELECT id, present FROM directory WHERE path = ?", (path,)).fetchone()
-    if row is not None and row[1]:
-        return int(row[0])
-    parent = ensure_directory(db, path.rpartition(b"/")[0]) if path else None
-    if row is not None:
-        db.execute("UPDATE directory SET present = 1 WHERE id = ?", (row[0],))
-        mark_dirty(db, row[0])
-        return int(row[0])
-    cursor = db.execute("INSERT INTO directory (parent, path) VALUES (?, ?)", (parent, path))
-    if parent is not None:
-        mark_dirty(db, parent)
-    return int(cursor.lastrowid or 0)
-
-
-def mark_dirty(db: sqlite3.Connection, directory_id: int | None) -> None:
-    """Mark a directory and its parents, up to one that is marked already (then all above it are)."""
-    while directory_id is not None:
-        row = db.execute("SELECT parent, dirty FROM directory WHERE id = ?", (directory_id,)).fetchone()
-        db.execute("UPDATE directory SET dirty = 1 WHERE id = ?", (directory_id,))
-        parent: int | None = row[0]
-        if row[1] and (
-            parent is None or db.execute("SELECT dirty FROM directory WHERE id = ?", (parent,)).fetchone()[0]
-        ):
-            return
-        directory_id = parent
-
-
-def _see_directory(db: sqlite3.Connection, seen: SeenDirectory) -> tuple[int, bool]:
-    """Write one directory; return its id, and whether its ctime tells since when it is there: a mount leaves none."""
-    place = ensure_directory(db, seen.path)
-    old, was = db.execute("SELECT problem, inode FROM directory WHERE id = ?", (place,)).fetchone()
-    problem = int(seen.problem) if seen.problem else None
-    mtime, ctime, inode = seen.stat or (None, None, None)
-    db.execute(
-        "UPDATE directory SET mtime_ns = ?, ctime_ns = ?, inode = ?, problem = ? WHERE id = ?",
-        (mtime, ctime, inode, problem, place),
-    )
-    if old != problem:
-        mark_dirty(db, place)
-    return place, inode is not None and not seen.foreign and was in {None, inode}

@@ -107,6 +107,14 @@ def files_below(db: sqlite3.Connection, directory_ids: Iterable[int]) -> int:
     return sum(db.execute(query, (one,)).fetchone()[0] for one in directory_ids)
 
 
+def stamps_are_whole_seconds(db: sqlite3.Connection) -> bool:
+    """Return whether the ctimes of all directories are whole seconds; False where there is none yet."""
+    row = db.execute(
+        "SELECT max(ctime_ns % 1000000000 != 0) FROM directory WHERE present = 1 AND ctime_ns IS NOT NULL"
+    ).fetchone()
+    return bool(row[0] == 0)
+
+
 def count_files(db: sqlite3.Connection) -> int:
     """Return how many regular files there are, also of the open version. Reads every row."""
     return int(db.execute("SELECT count(*) FROM file WHERE kind = 1").fetchone()[0])

@@ -6,12 +6,13 @@ place as ``d/``. So nothing is sorted but the subdirectories of one directory; a
 """
 
 import sqlite3
+from base64 import b64decode
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from reprod.core.entry import Entry, Kind
-from reprod.errors import IncompleteError
+from reprod.errors import DamagedError, IncompleteError
 from reprod.store import versions
 from reprod.store.index import content_of
 
@@ -69,14 +70,22 @@ def entries(db: sqlite3.Connection, seq: int, without: Collection[bytes] = ()) -
 def unlisted(db: sqlite3.Connection, seq: int) -> tuple[bytes, ...]:
     """Return the directories that could not be listed when a version was sealed, in path order (``b""`` is the root).
 
-    What the index has below one is only remembered from earlier. Directories have no history, so this is known of the
-    newest version alone, while nothing of the next one is written.
+    What the index has below one is only remembered from earlier. Directories have no history: the version's record
+    says so. Where it does not (it is older than that, or they were too many), this is known of the newest version
+    alone, while nothing of the next one is written.
 
     :raises NotFoundError: there is no such version. :raises IncompleteError: it was pruned, or nobody knows any more.
+    :raises DamagedError: its record is not what was sealed.
     """
+    versions.require_kept(db, seq)
+    problems = versions.version(db, seq).problems
+    if not problems:
+        return ()
+    recorded = versions.record(db, seq).get("unlisted")
+    if recorded is not None:
+        return _recorded(recorded, seq)
     kinds = {Kind.FILE, Kind.LINK}
-    files = sum(e.content.problem is not None and e.content.kind in kinds for e in entries(db, seq))
-    if versions.version(db, seq).problems == files:
+    if problems == sum(e.content.problem is not None and e.content.kind in kinds for e in entries(db, seq)):
         return ()
     newest, touched = db.execute("SELECT (SELECT max(seq) FROM version), touched FROM pending").fetchone()
     if seq != newest or touched:
@@ -86,6 +95,16 @@ def unlisted(db: sqlite3.Connection, seq: int) -> tuple[bytes, ...]:
         )
     rows = db.execute("SELECT path FROM directory WHERE present = 1 AND problem IS NOT NULL ORDER BY path")
     return tuple(bytes(path) for (path,) in rows)
+
+
+def _recorded(directories: list[dict[str, str]], seq: int) -> tuple[bytes, ...]:
+    """Return the paths that a record names."""
+    try:
+        return tuple(b64decode(d["path_b64"]) if "path_b64" in d else d["path"].encode() for d in directories)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise DamagedError(
+            f"the record of version {seq} is not what was sealed", hint="reprod verify NAME --chain says what else"
+        ) from error
 
 
 def _open(db: sqlite3.Connection, seq: int, place: int, start: bytes, without: Collection[bytes]) -> _Level:

@@ -31,6 +31,10 @@ class Meta:
     moving: str | None = None  # "ordered": another root is to be taken as this one; "seen": taken, not walked whole yet
     held_ns: int | None = None  # when a walk began that lost so much that a second one has to confirm it
     pruned_ns: int | None = None  # when old versions were last looked through
+    clock_boot: str | None = None  # under which boot the clock was looked at last, and how far it was ahead of that
+    clock_offset_ns: int | None = None
+    unclear_ns: int | None = None  # the clock was set before the first version: what it showed until then says nothing
+    heard_ns: int | None = None  # up to when all that the watch told of is in the newest version
 
 
 _RAW = frozenset({"root", "identity", "first_chain"})

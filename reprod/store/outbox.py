@@ -20,6 +20,10 @@ LONGEST_RETRY_NS = (
 )
 
 
+#: Nothing is put off for longer: what is due later than that was written before the clock was set back, and is due.
+FARTHEST_NS = 86_400_000_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One row. ``run`` and ``snapshot`` are JSON, ``prepared`` what the run already had before the first upload."""
@@ -57,8 +61,9 @@ def notice(db: sqlite3.Connection, tracking_uri: str, run_id: str, recorded: str
 def due(db: sqlite3.Connection, tracking_uri: str, state: State, now_ns: int, limit: int = 100) -> list[Delivery]:
     """Return the rows in a state whose time has come, oldest first."""
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM delivery WHERE tracking_uri = ? AND state = ? AND next_ns <= ? ORDER BY id LIMIT ?",
-        (tracking_uri, state, now_ns, limit),
+        f"SELECT {_COLUMNS} FROM delivery WHERE tracking_uri = ? AND state = ? AND next_ns NOT BETWEEN ? AND ? "
+        "ORDER BY id LIMIT ?",
+        (tracking_uri, state, now_ns + 1, now_ns + FARTHEST_NS, limit),
     )
     return [Delivery(*row) for row in rows]
 
@@ -134,8 +139,8 @@ def due_again(db: sqlite3.Connection, tracking_uri: str, now_ns: int, limit: int
     """Return runs recorded as incomplete that are worth another look now (see ``look_again``)."""
     rows = db.execute(
         f"SELECT {_COLUMNS} FROM delivery WHERE tracking_uri = ? AND outcome = 'incomplete' "
-        "AND state IN ('ending', 'done') AND next_ns BETWEEN 1 AND ? ORDER BY id LIMIT ?",
-        (tracking_uri, now_ns, limit),
+        "AND state IN ('ending', 'done') AND next_ns > 0 AND next_ns NOT BETWEEN ? AND ? ORDER BY id LIMIT ?",
+        (tracking_uri, now_ns + 1, now_ns + FARTHEST_NS, limit),
     )
     return [Delivery(*row) for row in rows]
 

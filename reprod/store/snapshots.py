@@ -7,6 +7,11 @@ transaction of the caller's; times are Unix nanoseconds.
 import sqlite3
 from dataclasses import dataclass
 
+import msgspec
+
+from reprod.core.process import ProcessContext
+from reprod.store import outbox
+
 Connection = sqlite3.Connection
 
 
@@ -18,6 +23,31 @@ class Handover:
     uid: int
     digest: str | None
     taken_ns: int
+
+
+#: A run may be tagged, or its server be reached, long after its process ended; after a month it will not be.
+KEPT_NS = 30 * 86_400 * 1_000_000_000
+#: What no run needs may take as much sooner, so that nobody can fill the disk within that month.
+MOST_UNNEEDED_BYTES = 1 << 30
+YOUNG_NS = 86_400 * 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was deleted."""
+
+    environments: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    context: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    environment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +71,13 @@ def environment(db: sqlite3.Connection, digest: str) -> bytes | None:
     return row[0] if row else None
 
 
-def announce(db: sqlite3.Connection, process: str, uid: int, now_ns: int) -> None:
-    """Note that a process made itself known; its record may follow."""
+def announce(db: sqlite3.Connection, process: str, uid: int, now_ns: int, *, outranks: bool = False) -> None:
+    """Note that a process made itself known; its record may follow.
+
+    ``outranks``: that it is this user's is certain, so what another user said of it counts no more.
+    """
+    if outranks:
+        db.execute("DELETE FROM handover WHERE process = ? AND uid != ?", (process, uid))
     db.execute(
         "INSERT OR IGNORE INTO handover (process, uid, digest, taken_ns) VALUES (?, ?, NULL, ?)", (process, uid, now_ns)
     )
@@ -97,3 +132,59 @@ def bracketing(db: sqlite3.Connection, subject: str, at_ns: int) -> Sample | Non
         (subject, at_ns, at_ns),
     ).fetchone()
     return Sample(*row) if row else None
+
+
+def forget_unneeded(db: sqlite3.Connection, tracking_uri: str, now_ns: int) -> Forgotten | None:
+    """Delete what was handed over and no run needs; None: not while one of this tracking server's is being recorded.
+
+    A run needs the environment of its snapshot, and what its process said: it may be bound again. The rest goes after
+    ``KEPT_NS``, and the oldest after a day already where there are over ``MOST_UNNEEDED_BYTES`` of it.
+    """
+    # One that is due may have found its environment and not yet named it.
+    if outbox.due(db, tracking_uri, "noticed", now_ns, 1) or outbox.due_again(db, tracking_uri, now_ns, 1):
+        return None
+    processes, needed = _needed(db)
+    gone, freed, total = [], 0, 0
+    for digest, size, taken_ns in _newest_first(db, needed):
+        total += size
+        if taken_ns < now_ns - KEPT_NS or (total > MOST_UNNEEDED_BYTES and taken_ns < now_ns - YOUNG_NS):
+            gone.append(digest)
+            freed += size
+    db.executemany("DELETE FROM environment WHERE digest = ?", [(digest,) for digest in gone])
+    db.executemany("DELETE FROM handover WHERE digest = ?", [(digest,) for digest in gone])
+    said = db.execute("SELECT process FROM handover WHERE taken_ns < ?", (now_ns - KEPT_NS,)).fetchall()
+    db.executemany("DELETE FROM handover WHERE process = ?", [row for row in said if row[0] not in processes])
+    return Forgotten(len(gone), freed)
+
+
+def _needed(db: sqlite3.Connection) -> tuple[set[str], set[str]]:
+    """Return the processes that runs name, and the environments that runs, those processes and samples refer to."""
+    digests = {row[0] for row in db.execute("SELECT DISTINCT digest FROM sample")}
+    processes = set()
+    for run, snapshot in db.execute("SELECT run, snapshot FROM delivery"):
+        context = ProcessContext.parse(_RUN.decode(run).context or "")
+        if context is not None:
+            processes.add(context.key)
+        if snapshot is not None:
+            digests.add(_SNAPSHOT.decode(snapshot).environment)
+    said = db.execute("SELECT process, digest FROM handover WHERE digest IS NOT NULL")
+    return processes, digests | {digest for process, digest in said if process in processes}
+
+
+def _newest_first(db: sqlite3.Connection, needed: set[str]) -> list[tuple[str, int, int]]:
+    """Return ``(digest, bytes, time)`` of the environments that are not needed; the time is when it was last seen."""
+    rows = db.execute(
+        "SELECT digest, length(record), seen_ns FROM environment "
+        "LEFT JOIN (SELECT digest, max(taken_ns) AS seen_ns FROM handover GROUP BY digest) USING (digest)"
+    )
+    found = [(*row[:2], row[2] or _taken_ns(db, row[0])) for row in rows.fetchall() if row[0] not in needed]
+    return sorted(found, key=lambda each: each[2], reverse=True)
+
+
+def _taken_ns(db: sqlite3.Connection, digest: str) -> int:
+    taken = "SELECT json_extract(CAST(record AS TEXT), '$.taken_ns') FROM environment WHERE digest = ?"
+    return int(db.execute(taken, (digest,)).fetchone()[0])
+
+
+_RUN = msgspec.json.Decoder(_Run)
+_SNAPSHOT = msgspec.json.Decoder(_Snapshot)

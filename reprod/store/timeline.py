@@ -7,8 +7,10 @@ of the caller's; times are Unix nanoseconds.
 
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
 from reprod.core.binding import Mark
+from reprod.store import meta
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +29,46 @@ class Evidence:
     watch_whole: bool
 
 
-def marks(db: sqlite3.Connection) -> list[Mark]:
-    """Return the dataset's history as the binding rule reads it, in recording order."""
-    rows = db.execute(
-        "SELECT m.seq, m.kind, m.sealed_ns, m.born_ns, m.root_since_ns, v.digest IS NOT NULL, m.walk_ns, "
-        "m.low_ctime_ns, m.first_hint_ns, m.proved_ns, m.gap_from_ns, v.pruned "
-        "FROM mark m JOIN version v ON v.seq = m.seq ORDER BY m.id"
+def marks(db: sqlite3.Connection, since_ns: int = 0) -> list[Mark]:
+    """Return the dataset's history as the binding rule reads it, in recording order.
+
+    :param since_ns: nothing before the newest mark that is older than this is needed. Where the clock was ever set, all
+        is: numbers say nothing of the order then.
+    """
+    if db.execute("SELECT 1 FROM mark WHERE kind = 'step' LIMIT 1").fetchone() is not None:
+        since_ns = 0
+    found = []
+    for row in db.execute(_MARKS):
+        found.append(_mark(row))
+        if row[2] < since_ns:
+            break
+    found.reverse()
+    return found
+
+
+# Newest first: what a run needs is near the end, and a busy dataset has a million marks after some weeks.
+_MARKS = (
+    "SELECT m.seq, m.kind, m.sealed_ns, m.born_ns, m.root_since_ns, v.digest IS NOT NULL, m.walk_ns, "
+    "m.low_ctime_ns, m.first_hint_ns, m.proved_ns, m.gap_from_ns, v.pruned "
+    "FROM mark m JOIN version v ON v.seq = m.seq ORDER BY m.id DESC"
+)
+
+
+def _mark(row: tuple[Any, ...]) -> Mark:
+    return Mark(
+        seq=row[0],
+        kind=row[1],
+        sealed_ns=row[2],
+        born_ns=row[3],
+        root_since_ns=row[4],
+        complete=bool(row[5]),
+        walk_ns=row[6],
+        low_ctime_ns=row[7],
+        first_hint_ns=row[8],
+        proved_ns=row[9],
+        gap_from_ns=row[10],
+        pruned=bool(row[11]),
     )
-    return [
-        Mark(
-            seq=row[0],
-            kind=row[1],
-            sealed_ns=row[2],
-            born_ns=row[3],
-            root_since_ns=row[4],
-            complete=bool(row[5]),
-            walk_ns=row[6],
-            low_ctime_ns=row[7],
-            first_hint_ns=row[8],
-            proved_ns=row[9],
-            gap_from_ns=row[10],
-            pruned=bool(row[11]),
-        )
-        for row in rows
-    ]
 
 
 def proved_ns(db: sqlite3.Connection) -> int | None:
@@ -60,19 +78,29 @@ def proved_ns(db: sqlite3.Connection) -> int | None:
     return found[0] or None if found else None
 
 
-def step(db: sqlite3.Connection, low_ns: int, high_ns: int, now_ns: int) -> None:
-    """Record that the clock was set: times between ``low_ns`` and ``high_ns`` may be of either side.
+def step(db: sqlite3.Connection, before_ns: int, after_ns: int, within_ns: int) -> None:
+    """Record that the clock, which would show ``before_ns`` now, shows ``after_ns``, since at most ``within_ns`` ago.
 
-    ``gap_from_ns`` holds the end of that span which is not now, so that the mark spans all of it.
+    What is known is older than now, whatever the clock said when it was seen.
     """
-    here_ns, there_ns = (now_ns, low_ns) if now_ns >= high_ns else (low_ns, high_ns)
     newest = db.execute("SELECT seq, born_ns, root_since_ns FROM mark ORDER BY id DESC LIMIT 1").fetchone()
     if newest is not None:
         db.execute(
-            "INSERT INTO mark (seq, kind, sealed_ns, born_ns, root_since_ns, gap_from_ns, gap_kind) "
-            "VALUES (?, 'step', ?, ?, ?, ?, 'clock step')",
-            (newest[0], here_ns, newest[1], newest[2], there_ns),
+            "INSERT INTO mark (seq, kind, sealed_ns, born_ns, root_since_ns, first_hint_ns, gap_from_ns, gap_kind) "
+            "VALUES (?, 'step', ?, ?, ?, ?, ?, 'clock step')",
+            (
+                newest[0],
+                after_ns,
+                min(newest[1], after_ns),
+                min(newest[2], after_ns),
+                after_ns - within_ns,
+                before_ns,
+            ),
         )
+    else:
+        meta.write(db, unclear_ns=max(before_ns, after_ns, meta.read(db).unclear_ns or 0))
+    open_gap(db, min(before_ns, after_ns) - within_ns, "clock step")  # hints of before carry times of before
+    meta.write(db, heard_ns=None)
 
 
 def open_gap(db: sqlite3.Connection, since_ns: int, kind: str) -> None:
@@ -84,13 +112,33 @@ def open_gap(db: sqlite3.Connection, since_ns: int, kind: str) -> None:
     )
 
 
-def open_downtime(db: sqlite3.Connection) -> None:
-    """Nobody watched since the last thing that is known: called when the file is opened by who will watch."""
-    row = db.execute(
+def open_downtime(db: sqlite3.Connection, now_ns: int, boot_id: str, offset_ns: int, tolerance_ns: int) -> None:
+    """Nobody watched since the last thing that is known: called when the file is opened by who will watch.
+
+    The clock may have been set meanwhile. Within one boot its offset to the time since then tells; over a reboot only
+    that it is behind what is known.
+    """
+    known = meta.read(db)
+    meta.write(db, clock_boot=boot_id, clock_offset_ns=offset_ns)
+    same_boot = known.clock_boot == boot_id and known.clock_offset_ns is not None
+    moved_ns = offset_ns - (known.clock_offset_ns or 0) if same_boot else 0
+    newest = db.execute(
         "SELECT max(sealed_ns, coalesce(proved_ns, 0), coalesce(walk_ns, 0)) FROM mark ORDER BY id DESC LIMIT 1"
     ).fetchone()
-    if row is not None:
-        open_gap(db, row[0], "downtime")
+    if abs(moved_ns) > tolerance_ns:
+        would_be_ns = now_ns - moved_ns
+        step(db, would_be_ns, now_ns, max(0, would_be_ns - newest[0]) if newest is not None else 0)
+    elif newest is not None and now_ns < newest[0]:
+        step(db, newest[0], now_ns, now_ns)  # nobody knows how long ago
+    if newest is not None:
+        open_gap(db, newest[0], "downtime")
+
+
+def hear(db: sqlite3.Connection, moment_ns: int) -> None:
+    """All that the watch told of up to ``moment_ns`` is in the newest mark; not noted where it may have lost some."""
+    gap_from, touched = db.execute("SELECT gap_from_ns, touched FROM pending").fetchone()
+    if gap_from is None and not touched:
+        meta.write(db, heard_ns=moment_ns)
 
 
 def insert_mark(db: sqlite3.Connection, seq: int, kind: str, evidence: Evidence) -> None:

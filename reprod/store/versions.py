@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from reprod.core import digest
-from reprod.core.entry import Content
+from reprod.core.entry import Content, named
 from reprod.errors import DamagedError, IncompleteError, NotFoundError
 from reprod.store import meta, nodes, timeline
 from reprod.store.index import content_of, open_version
 
 CHAIN_PREFIX = b"reprod-chain-v1\n"
+
+#: Directories that a record names, and the bytes of their paths in all: it is kept for ever, of pruned versions too.
+MAX_UNLISTED, MAX_UNLISTED_BYTES = 1000, 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,8 @@ def _insert_version(
         "reason": reason,
         **described,
     }
+    if not complete:
+        record["unlisted"] = _unlisted(db)
     text = json.dumps(record, sort_keys=True, separators=(",", ":"))
     last = db.execute("SELECT chain FROM version ORDER BY seq DESC LIMIT 1").fetchone()
     start = db.execute("SELECT value FROM meta WHERE key = 'first_chain'").fetchone()
@@ -218,6 +223,15 @@ def _insert_version(
         (seq, root, files, size, problems, added, removed, modified, reason, text, chain),
     )
     return Version(seq, now_ns, root, files, size, problems, added, removed, modified, reason, chain, False)
+
+
+def _unlisted(db: sqlite3.Connection) -> list[dict[str, str]] | None:
+    """Return the directories that cannot be listed, None if they are too many; only now can anybody tell."""
+    query = "SELECT path FROM directory WHERE present = 1 AND problem IS NOT NULL ORDER BY path LIMIT ?"
+    paths = [path for (path,) in db.execute(query, (MAX_UNLISTED + 1,))]
+    if len(paths) > MAX_UNLISTED or sum(map(len, paths)) > MAX_UNLISTED_BYTES:
+        return None
+    return [named(path) for path in paths]
 
 
 def _count_changes(db: sqlite3.Connection, seq: int) -> tuple[int, int, int]:

@@ -21,6 +21,7 @@ class Bench:
     history_files: int
     versions: int
     manifest_files: int
+    stream_seconds: int
     rounds: int
     peers: bool
     peer_files: int

@@ -28,6 +28,10 @@ class Sample:
         """The middle value."""
         return statistics.median(self.values)
 
+    def at(self, share: float) -> float:
+        """The value that so many of all do not exceed, from 0 to 1."""
+        return sorted(self.values)[int(share * (len(self.values) - 1))]
+
 
 def one(value: float) -> Sample:
     """Return what was measured only once."""

@@ -22,6 +22,7 @@ import machine
 import manifest
 import million
 import scans
+import stream
 from bench import Bench
 from table import Table
 
@@ -44,6 +45,7 @@ ROWS = {
     "history": Row(history.history, ("history-files", "versions")),
     "manifest": Row(manifest.manifest, ("manifest-files",)),
     "daemon": Row(daemon.costs, ("files",)),
+    "stream": Row(stream.stream, ("stream-seconds",)),
     "tag": Row(daemon.tag, ("files",)),
     "workers": Row(scans.workers, ("files", "large-mib")),
     "million": Row(million.million, ("million",)),
@@ -57,6 +59,7 @@ SIZES = {
     "history-files": (200_000, 500, "files in the row history"),
     "versions": (50, 4, "versions in the row history"),
     "manifest-files": (5_000, 100, "files of 16 KiB in the row manifest"),
+    "stream-seconds": (20, 1, "seconds in the row stream, which writes up to 200 MiB in each"),
     "peer-files": (20_000, 100, "files of 4 KiB for DVC, which takes 50 times as long"),
     "rounds": (3, 1, "rounds of each measurement"),
 }
@@ -145,6 +148,7 @@ def prepare(args: argparse.Namespace, folder: Path, table: Table) -> Bench:
         history_files=args.history_files,
         versions=args.versions,
         manifest_files=args.manifest_files,
+        stream_seconds=args.stream_seconds,
         rounds=args.rounds,
         peers=args.peers,
         peer_files=args.peer_files,

@@ -28,6 +28,10 @@ HEAVY = {
     *("dataclasses", "inspect", "tomllib", "logging", "subprocess", "sqlite3", "unicodedata", "difflib", "textwrap"),
 }
 
+#: What the caller's own terminal says about itself: it is not the terminal of these tests. Without ``env`` a child
+#: gets COLUMNS even where os.environ has none: readline, which pytest loads, writes it into C's own environment.
+SCREEN_VARIABLES = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TERM"}
+
 
 @pytest.fixture
 def lastknown(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
@@ -275,8 +279,14 @@ def run_on_terminal(argv: list[str], width: int) -> str:
     """Return what ``reprod ARGV`` writes to a pseudo-terminal of ``width`` columns."""
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    kept = {name: value for name, value in os.environ.items() if name not in SCREEN_VARIABLES}
     process = subprocess.Popen(
-        [sys.executable, "-m", "reprod", *argv], stdin=child, stdout=child, stderr=child, start_new_session=True
+        [sys.executable, "-m", "reprod", *argv],
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        start_new_session=True,
+        env={**kept, "TERM": "xterm"},
     )
     os.close(child)
     received = b""

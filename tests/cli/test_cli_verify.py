@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 from scripted_daemon import Done
 
+from reprod.config import DatasetConfig
 from reprod.fs import read as reading
 from reprod.ops import history
+from reprod.ops.plan import Order
+from reprod.ops.refresh import Settings, refresh
+from reprod.store import files, registry
 
 Run = Callable[..., Done]
 
@@ -181,6 +185,8 @@ def test_wrong_use(home: Path, data: Path, reprod: Run, reprod_process: Run) -> 
     assert reprod("verify", file, str(home / "gone")).code == 6
     for argv in (
         ["--sample", "200%"],
+        ["--sample", "-1%"],
+        ["--sample", "-.5"],
         ["--sample", "x"],
         ["--sample", "1", "--quick"],
         ["--seed", "-1"],
@@ -188,7 +194,73 @@ def test_wrong_use(home: Path, data: Path, reprod: Run, reprod_process: Run) -> 
     ):
         done = reprod_process("verify", file, str(data), *argv)
         assert (done.code, done.out) == (2, ""), argv
+        if argv[0] == "--sample" and len(argv) == 2:
+            assert f"argument --sample: '{argv[1]}' is no percentage from 0% to 100%" in done.err
     assert reprod("verify", "nothing").code == 4
+
+
+@pytest.mark.parametrize("argv", [["young"], ["young@1", "--quick"], ["young", "a"], ["young", "--chain"]])
+def test_a_dataset_that_waits_for_its_first_scan(home: Path, reprod: Run, argv: list[str]) -> None:
+    """It is registered, so it is not unknown: 4 with what makes it known, as ``log`` says."""
+    (home / "young").mkdir()
+    (home / "etc/datasets.d/young.toml").write_text(f'path = "{home / "young"}"\n')
+    done = reprod("verify", *argv)
+    assert (done.code, done.out) == (4, "")
+    assert done.err == "error: young is not scanned yet\nhint: start the daemon: reprod daemon\n"
+    assert reprod("log", "young").err == done.err
+    missing = reprod("verify", "old", *argv[1:])
+    assert (missing.code, "not scanned yet" in missing.err) == (4, False)
+
+
+@pytest.fixture
+def closed(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dataset with a folder ``d`` that could not be listed in version 2, and could again in version 3."""
+    root, state = home / "real", home / "state"
+    (root / "d").mkdir(parents=True)
+    for name in ("a", "d/x", "d/y"):
+        (root / name).write_text(name)
+    (home / "etc/datasets.d/real.toml").write_text(f'path = "{root}"\n')
+    records = files.open_registry(state).db
+    db = files.open_dataset(state, records, "real", os.fsencode(root)).db
+    original = os.open
+
+    def bar(path: Any, flags: int, *args: Any, **named: Any) -> int:
+        if path == b"d" and flags & os.O_DIRECTORY:
+            raise PermissionError(13, "Permission denied")
+        return original(path, flags, *args, **named)
+
+    for number in (1, 2, 3):
+        with monkeypatch.context() as patch:
+            if number == 2:
+                patch.setattr(os, "open", bar)
+            version = refresh(db, DatasetConfig("real", str(root)), Order(), Settings(str(state))).version
+            assert (version.seq, version.problems) == (number, int(number == 2))
+            records.write(lambda c, version=version: registry.sealed(c, "real", version))  # type: ignore[misc]
+    db.close()
+    records.close()
+    return root
+
+
+def test_what_a_version_could_not_list_is_said(closed: Path, reprod: Run) -> None:
+    """5, the folder's name, and never that something in it is equal, missing, new or removed."""
+    (closed / "d/x").write_text("another")
+    (closed / "d/y").unlink()
+    done = reprod("verify", "real@2")
+    assert done.code == 5
+    assert "  not known when it was recorded: d/" in done.out.splitlines()
+    assert not any(word in done.out for word in ("d/x", "d/y", "missing", "modified"))
+    done = reprod("verify", "real@2", "d/x")
+    assert (done.code, done.out) == (5, "")
+    assert "'d/x' is not known at that version: the folder 'd/' could not be listed when real@2 was sealed" in done.err
+    assert reprod("verify", "real@3").code == 1
+    for pair in (("real@1", "real@2"), ("real@2", "real@3"), ("real@2", "real")):
+        done = reprod("diff", *pair)
+        assert done.code == 5
+        assert done.out.splitlines()[1].endswith("no difference in what is known")
+        assert done.out.splitlines()[2] == "  ?  d/  not known in real@2"
+    (closed / "a").unlink()
+    assert reprod("diff", "real@2", "real").code == 1
+    assert reprod("verify", "real@2").code == 1
 
 
 def test_many_differences_are_cut_on_the_screen_only(home: Path, data: Path, reprod: Run) -> None:

@@ -136,6 +136,76 @@ def test_ctrl_c_cleans_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.mlflow
+@pytest.mark.parametrize(("lines", "unbuffered"), [(1, ""), (1, "1"), (12, "1")])
+def test_a_reader_that_goes_away_leaves_nothing(tmp_path: Path, lines: int, unbuffered: str) -> None:
+    """``reprod demo | head -1``: it ends as every command does whose output nobody reads, and cleans up; wherever it
+    is, also in a command that writes to the same output."""
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "reprod", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env=_environment(tmp_path, PYTHONUNBUFFERED=unbuffered),
+    )
+    assert demo.stdout is not None
+    for _ in range(lines):
+        assert demo.stdout.readline()
+    demo.stdout.close()
+    assert demo.wait(BOUND_S) == 141
+    assert demo.stderr is not None
+    assert demo.stderr.read() == ""
+    demo.stderr.close()
+    assert _nothing_left(tmp_path)
+
+
+@pytest.mark.mlflow
+def test_a_command_of_the_demo_that_nobody_reads_ends_it(tmp_path: Path) -> None:
+    """The demo itself may have nothing to write when a command that it runs finds the reader gone: the same."""
+    before = "from reprod.cli import demo; demo._Demo._scan = lambda self: demo._expect_code(demo.Ran(141, '', ''), 0)"
+    done = _demo(tmp_path, before=before)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert _nothing_left(tmp_path)
+
+
+@pytest.mark.mlflow
+def test_no_room_for_its_output_is_said(tmp_path: Path) -> None:
+    """Where standard output leads nowhere the demo says so, as other commands do, and cleans up."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "reprod", "demo"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            env=_environment(tmp_path),
+            timeout=BOUND_S,
+        )
+    assert done.returncode == 77, done.stderr
+    assert "standard output cannot be written" in done.stderr
+    assert _nothing_left(tmp_path)
+
+
+@pytest.mark.mlflow
+def test_a_terminal_that_is_closed_ends_it(tmp_path: Path) -> None:
+    """SIGHUP cleans up as Ctrl-C does, for a daemon of the demo's must not stay behind."""
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "reprod", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        encoding="utf-8",
+        env=_environment(tmp_path, PYTHONUNBUFFERED="1"),
+    )
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "Register both" in line:
+            break
+    demo.send_signal(signal.SIGHUP)
+    demo.stdout.read()
+    demo.stdout.close()
+    assert demo.wait(20) == 130
+    assert _nothing_left(tmp_path)
+
+
+@pytest.mark.mlflow
 def test_a_step_that_fails_is_said_and_leaves_the_logs(tmp_path: Path) -> None:
     """A daemon that ends at its start ends the demo with 1, which names the step and the reason and keeps the logs."""
     done = _demo(tmp_path, before="from reprod.cli import demo_stage; demo_stage._CONFIGURATION = '[x]'")

@@ -92,6 +92,25 @@ TIMELINES = {
     # --- clock
     "clock set back over S": ([OLD, mark(1, 95, kind="step", gap=110), mark(2, 120, walk=118)], "late", None, None),
     "clock set forward over S": ([OLD, mark(1, 130, kind="step", gap=90)], "late", None, None),
+    "clock set back, S at the edge": ([OLD, mark(1, 100.5, kind="step", gap=200, proved=110)], "late", None, None),
+    "years ahead for a minute, S after it": (
+        [OLD, mark(1, 3000, kind="step", gap=60), mark(1, 70, kind="step", gap=3060, proved=103)], "start", 1, "walk"),
+    "years ahead for a minute, S before it": (
+        [mark(1, 50, walk=49, proved=102), mark(1, 3000, kind="step", gap=110),
+         mark(2, 3010, walk=3005, low=3004), mark(2, 120, kind="step", gap=3060)], "start", 1, "walk"),
+    "years ahead for a minute, S in it": (
+        [mark(1, 5, walk=4, born=3), mark(1, 95, kind="step", gap=7), mark(2, 98, walk=97, low=96, proved=105),
+         mark(2, 9, kind="step", gap=120)], "late", None, None),
+    "a mark of an earlier life is not before S": (
+        [mark(1, 40, walk=39), mark(1, 5, kind="step", gap=120), mark(2, 8, walk=7, low=6),
+         mark(2, 130, kind="step", gap=12)],
+        "late", None, None),
+    "clock set on over S, S before it in an earlier life": (
+        [mark(1, 150, walk=149), mark(1, 60, kind="step", gap=200, hint=59),
+         mark(1, 120, kind="step", gap=99, hint=90)],
+        "late", None, None),
+    "clock set a moment before it was seen": (
+        [OLD, mark(1, 101.5, kind="step", gap=20, hint=95, proved=110)], "late", None, None),
     "clock step before S, proven after": ([OLD, mark(1, 60, kind="step", gap=58, proved=103)], "start", 1, "walk"),
     "clock step after S, then a change": (
         [OLD, mark(1, 150, kind="step", gap=140, born=40), mark(2, 160, walk=155, low=90, born=90)],
@@ -115,6 +134,26 @@ def test_timeline(marks: list[Mark], bound: str, seq: int | None, assurance: str
     assert (binding.bound, binding.seq, binding.assurance) == (bound, seq, assurance), binding.reason
     assert binding.seq is not None or set(binding.candidates) <= {m.seq for m in marks}
     assert binding.reason
+
+
+def test_what_was_heard_is_proof_by_events() -> None:
+    """Where the watch told of nothing until after the start, the newest version is what was there, and no other."""
+    heard = {"heard_ns": 102 * SECOND}
+    binding = bind([OLD], S * SECOND, SLACK * SECOND, **heard)
+    assert (binding.bound, binding.seq, binding.assurance) == ("start", 1, "events")
+    assert bind([OLD], S * SECOND, SLACK * SECOND, heard_ns=S * SECOND).bound == "late"
+    assert bind([OLD, mark(2, 110, low=105)], S * SECOND, SLACK * SECOND, **heard).bound == "late"
+    binding = bind([OLD, mark(2, 101, low=90, hint=90)], S * SECOND, SLACK * SECOND, **heard)
+    assert (binding.bound, binding.seq, binding.assurance) == ("ctime", 2, "events")
+
+
+def test_a_start_in_the_future_is_of_another_clock() -> None:
+    """A run that was noticed before it started has another clock: nothing can be said."""
+    quiet = [mark(1, 50, walk=49, proved=102)]
+    assert bind(quiet, S * SECOND, SLACK * SECOND, noticed_ns=S * SECOND).bound == "start"
+    binding = bind(quiet, S * SECOND, SLACK * SECOND, noticed_ns=90 * SECOND)
+    assert binding.bound == "late"
+    assert "future" in binding.reason
 
 
 def test_an_incomplete_version_is_bound_without_a_digest() -> None:

@@ -238,7 +238,13 @@ def system_daemon() -> Iterator[Served]:
 )
 def test_the_systems_daemon_answers_by_the_kernels_word(system_daemon: Served, uid: int, gid: int, reads: bool) -> None:
     """Acceptance 20: members of the group read, nobody but root and the daemon's user changes, anybody may announce."""
-    answers = as_somebody(system_daemon, uid, gid, *map(request, [*READ, *CHANGE]), request("announce", dataset="x"))
+    answers = as_somebody(
+        system_daemon,
+        uid,
+        gid,
+        *(request(each, name="tables") for each in [*READ, *CHANGE]),
+        request("announce", dataset="x"),
+    )
     assert [code_of(a) for a in answers[: len(READ)]] == [0 if reads else 77] * len(READ)
     assert [code_of(a) for a in answers[len(READ) : -1]] == [77] * len(CHANGE)
     assert all(f"uid {uid} may not" in a["error"]["message"] for a in answers if "error" in a)
@@ -289,7 +295,7 @@ def test_a_users_daemon_is_that_users_alone(users_daemon: Served) -> None:
     """Its user and root may do everything, everybody else cannot even connect; a umask of 0 opens nothing."""
     assert stat.S_IMODE(users_daemon.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(users_daemon.path.parent.stat().st_mode) == 0o700
-    assert stat.S_IMODE(users_daemon.state.stat().st_mode) == 0o750
+    assert stat.S_IMODE(users_daemon.state.stat().st_mode) == 0o700
     users_daemon.base.joinpath("run").chmod(0o755)  # even where the folder would let them through
     assert as_somebody(users_daemon, 1, 1, request("hello")) == ["no connection"]
     for uid in (NOBODY, 0):
@@ -434,7 +440,7 @@ def test_a_hostile_line_costs_its_own_connection_only(own_daemon: Served, line: 
 
 
 def test_the_longest_lines(own_daemon: Served) -> None:
-    """1 MiB is a request, one byte more is refused by its length; a handover may have 8 MiB, beyond it nothing is."""
+    """64 KiB are a request, one byte more is refused by its length; a handover may have 8 MiB, beyond it nothing is."""
     filler = MAX_LINE - len(request("hello", x="")) + 1
     assert "result" in json.loads(own_daemon.send(request("hello", x="a" * filler)))
     assert f"over {MAX_LINE} bytes" in own_daemon.send(request("hello", x="a" * (filler + 1))).decode()
@@ -604,7 +610,7 @@ PARAMS: dict[str, Any] = {
 }  # fmt: skip
 TAKES = {
     "hello": (), "status": ("name",), "reload": (), "scan": ("name", "full", "accept_root"),
-    "snapshot": ("name", "run_id"), "purge": ("name",), "prune": ("name", "dry_run"),
+    "outlook": ("name",), "snapshot": ("name", "run_id"), "purge": ("name",), "prune": ("name", "dry_run"),
     "intend": ("name", "moving_to", "renaming_to"), "announce": ("context", "run_id", "dataset", "tracking_uri"),
     "handover": ("context", "environment"),
 }  # fmt: skip
@@ -679,6 +685,63 @@ def test_others_are_answered_while_it_is_attacked(own_daemon: Served) -> None:
     times.sort()
     assert times[50] < 0.1, times[50]
     assert times[-1] < 2.0, times[-1]
+
+
+#: Becomes somebody else, and floods the socket for some seconds with lines of one kind; prints how many were taken.
+FLOOD = """
+import json, os, socket, sys, time
+uid, path, kind, context = int(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+os.setgroups([]); os.setgid(uid); os.setuid(uid)
+context["pid"] = os.getpid()
+context["start_ticks"] = int(open("/proc/self/stat").read().rpartition(")")[2].split()[19])
+lines = {
+    "announce": {"method": "announce", "params": {"context": context, "dataset": "tables"}},
+    "handover": {"method": "handover", "params": {"context": context, "environment": json.loads(sys.argv[5])}},
+    "wide": {"method": "handover", "params": {"environment": [[]] * 340_000}},
+}
+lines["long"] = {**lines["announce"], "more": "n" * 7_000_000}
+line = json.dumps({"id": 1, **lines[kind]}, separators=(",", ":")).encode() + b"\\n"
+taken, until = 0, time.monotonic() + 4
+print(flush=True)
+while time.monotonic() < until:
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(10)
+        try:
+            s.connect(path)
+            s.sendall(line)
+            taken += "result" in s.makefile().readline()
+        except OSError:
+            pass
+print(taken)
+"""
+
+
+@needs_root
+@pytest.mark.parametrize(("kind", "most"), [("announce", 300), ("handover", 300), ("wide", 0), ("long", 0)])
+def test_a_flood_of_one_user_holds_nobody_up(system_daemon: Served, kind: str, most: int) -> None:
+    """With two processes of one user at it, others' calls take milliseconds; of the flood only so many are answered."""
+    uid = str(5001 + ["announce", "handover", "wide", "long"].index(kind))
+    arguments = [uid, str(system_daemon.path), kind, json.dumps(CONTEXT), json.dumps(RECORD)]
+    attackers = [
+        subprocess.Popen([sys.executable, "-c", FLOOD, *arguments], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    times = []
+    taken = 0
+    with ExitStack() as stack:
+        outputs = [stack.enter_context(each).stdout for each in attackers]
+        for output in outputs:
+            assert output is not None
+            output.readline()
+        while all(each.poll() is None for each in attackers):
+            began = time.perf_counter()
+            assert system_daemon.call("hello")["result"]["pid"]
+            times.append(time.perf_counter() - began)
+            time.sleep(0.005)  # of four seconds some hundreds of samples; the machine's other half is the attackers'
+        taken = sum(int(output.read()) for output in outputs if output is not None)
+    times.sort()
+    assert times[len(times) // 2] < 0.02, times[len(times) // 2]
+    assert times[len(times) * 9 // 10] < 0.05, times[len(times) * 9 // 10]
+    assert taken <= most
 
 
 def test_nothing_is_left_of_it_all(own_daemon: Served) -> None:

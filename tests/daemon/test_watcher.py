@@ -12,11 +12,11 @@ from typing import Any
 import anyio
 import pytest
 
-from reprod.daemon import watcher as watcher_module
+from reprod.daemon import barrier
 from reprod.daemon.dirty import DirtySet
 from reprod.daemon.watcher import WatchService
 from reprod.fs import mounts
-from reprod.fs.watch import Hint, WatchFailure
+from reprod.fs.watch import Hint, WatchFailure, watcher_factory
 
 
 class Notes:
@@ -102,9 +102,12 @@ def notes() -> Notes:
     return Notes()
 
 
-def make(root: Path, notes: Notes, **keys: Any) -> WatchService:
+def make(root: Path, notes: Notes, backend: str = "auto", **keys: Any) -> WatchService:
     cookies = root.parent / "state/cookies/data"
-    return WatchService("data", os.fsencode(root), cookies, notes.dirty, log=notes, on_gap=notes.gap, **keys)
+    keys = {"make_watcher": watcher_factory(backend), **keys}
+    return WatchService(
+        "data", os.fsencode(root), cookies, notes.dirty, log=notes, backend=backend, on_gap=notes.gap, **keys
+    )
 
 
 async def test_arming_marks_everything_and_tells_the_gap_first(root: Path, notes: Notes) -> None:
@@ -148,12 +151,14 @@ async def test_barrier_proves_that_earlier_hints_are_in(root: Path, notes: Notes
 
 
 async def test_single_file_dataset(root: Path, notes: Notes) -> None:
-    """``only`` reaches the watcher: siblings of a one-file dataset make no hints."""
-    service = make(root, notes, only=b"one.csv")
+    """Siblings of a dataset that is one file make no hints."""
+    one = root / "one.csv"
+    one.touch()
+    service = make(one, notes)
     async with running(service):
         notes.done()
         (root / "two.csv").touch()
-        (root / "one.csv").touch()
+        one.touch()
         assert await service.barrier(5)
         assert list(notes.done()) == [b"one.csv"]
 
@@ -297,7 +302,7 @@ async def test_overflow_is_a_gap_told_before_its_marks(root: Path, notes: Notes)
 
 async def test_deaf_watch_is_armed_again(root: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
     """One unseen cookie is only a False; a second one in a row means that the watch went deaf, and it is armed anew."""
-    monkeypatch.setattr(watcher_module, "DEAF_AFTER_S", 0.05)
+    monkeypatch.setattr(barrier, "DEAF_AFTER_S", 0.05)
     fake = FakeWatcher([])
     service = make(root, notes, make_watcher=fake, first_wait_s=0.01)
     async with running(service):
@@ -318,12 +323,23 @@ async def test_removed_cookie_directory_is_made_again(root: Path, notes: Notes) 
         assert await service.barrier(5) is True
 
 
+async def test_a_watcher_that_misses_the_loss_of_its_cookies_is_replaced(root: Path, notes: Notes) -> None:
+    """A cookie that finds no folder tells that the watch on it is gone, also where the watcher did not say so."""
+    fake = FakeWatcher([])
+    service = make(root, notes, make_watcher=fake, first_wait_s=0.01)
+    async with running(service):
+        shutil.rmtree(root.parent / "state")
+        assert await service.barrier(1) is False
+        await until(lambda: len(fake.starts) == 2 and service.armed)
+    assert any("cannot write a cookie" in str(keys.get("reason")) for _, keys in notes.events)
+
+
 async def test_cookie_that_cannot_be_written_is_only_a_false(root: Path, notes: Notes) -> None:
     """A state directory that takes no file (full, read-only) costs the proof, not the watch."""
     service = make(root, notes)
     async with running(service):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(watcher_module.secrets, "token_hex", lambda _n: "x" * 300)  # ENAMETOOLONG, also for root
+            patch.setattr(barrier.secrets, "token_hex", lambda _n: "x" * 300)  # ENAMETOOLONG, also for root
             assert await service.barrier(1) is False
         assert service.armed
         assert "watch.no_cookie" in notes.names()

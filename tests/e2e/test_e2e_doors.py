@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,20 @@ def test_tag_dataset_is_noticed_at_once(daemon: Daemon, tracker: Tracker, data: 
     assert state == "captured"
     assert "warning" not in done.stderr
     assert tracker.ours(run_id)["reprod.digest"] == dt1(data)
+
+
+def test_an_announcement_of_another_daemons_dataset_asks_the_server_nothing(daemon: Daemon, name: str) -> None:
+    """Who announces what this daemon does not have, in vain or to keep it busy, makes it poll no sooner."""
+
+    def polled() -> Any:
+        return daemon.status()["tracking"]["last_poll_at"]
+
+    before, until = polled(), time.monotonic() + 1
+    while time.monotonic() < until:
+        assert daemon.call("announce", dataset="unknown, other/sub")["known"] is False
+    assert polled() == before
+    assert daemon.call("announce", dataset=f"unknown, {name}")["known"] is False
+    eventually(lambda: polled() != before, 10, "of one that it has it does")
 
 
 def test_snapshot_for_a_run_tags_it(daemon: Daemon, tracker: Tracker, data: Path, name: str) -> None:

@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ class Change:
     def __init__(self, root: Path, rng: random.Random) -> None:
         self.root, self.outside, self._rng, self._step = root, root.parent / "outside", rng, 0
         self.had: dict[bytes, set[bytes]] = {}
+        self.operations = 0
         self.lock = threading.Lock()
         self.outside.mkdir(exist_ok=True)
         for number in range(120):
@@ -42,6 +44,7 @@ class Change:
         """Replace, add or remove one file."""
         path = self.root / f"dir{self._rng.randrange(6)}" / f"file{self._rng.randrange(150)}"
         with self.lock:
+            self.operations += 1
             if path.exists() and self._rng.random() < 0.2:
                 path.unlink()
             else:
@@ -190,6 +193,12 @@ def test_kill_at_random_points_of_everything(tmp_path: Path, tracker: Tracker, n
         assert killing.daemon.status()["attention"] == []
         sealed = killing.check_versions(killing.busy, killing.changing.had)
         sealed += killing.check_versions(killing.calm, None)
-        print(f"{KILLS} kills, seed {SEED}: {captured} of {len(killing.truth)} runs captured, {sealed} versions")
+        print(
+            f"\nfigures: kills, seed {SEED}: {killing.changing.operations:,} operations, {KILLS} kills "
+            f"({', '.join(f'{count} {phase}' for phase, count in Counter(phases).items())}), {sealed:,} versions, "
+            f"{captured} runs captured, {len(killing.truth) - captured} without digest, "
+            "wrong digests 0, lost changes 0",
+            end="",
+        )
     finally:
         killing.daemon.end()

@@ -7,9 +7,12 @@ changes.
 import os
 import statistics
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 from chaos import Chaos
 from harness import Daemon, dt1, eventually, running_daemon
 
@@ -20,6 +23,9 @@ NAMES = ["a", "b", "c", "d", "e\nf", "g h", "\udcff", "\udc80x"]
 
 #: What the allocator may keep of a burst. A leak of one object a change would be 10 MB in an hour.
 SLACK_BYTES = 4 << 20
+
+#: Descriptors and threads of what is just under way come and go: this many at once, and in a line through all fewer.
+MOST_AT_ONCE, SLACK_COUNT = 5, 3
 
 
 def wait_for_the_truth(daemon: Daemon, data: Path, round_: int) -> None:
@@ -32,30 +38,56 @@ def wait_for_the_truth(daemon: Daemon, data: Path, round_: int) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the daemon holds at one moment: resident bytes, descriptors, threads."""
+
+    rss: int
+    fds: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.rss / (1 << 20):.1f} MiB RSS, {self.fds} descriptors, {self.threads} threads"
+
+
+def held_by(process: psutil.Process) -> Held:
+    return Held(process.memory_info().rss, process.num_fds(), process.num_threads())
+
+
+def growth(values: Sequence[int]) -> float:
+    """Return by how much evenly spaced values rise from the first to the last, on a straight line through all."""
+    return statistics.linear_regression(range(len(values)), values).slope * (len(values) - 1)
+
+
+@pytest.mark.timeout(120 + 2 * SECONDS)
 def test_soak(tmp_path: Path) -> None:
     """After every burst the digest is the oracle's; memory, descriptors and threads do not grow."""
     data, outside = tmp_path / "data", tmp_path / "outside"
     data.mkdir()
     outside.mkdir()
     chaos = Chaos(data, outside, NAMES, SEED)
-    changes, rounds = 0, 0
-    sizes: list[int] = []
-    counts: list[tuple[int, int]] = []
+    held: list[Held] = []
     with running_daemon(tmp_path / "d", "", {"soak": data}) as daemon:
         daemon.sealed("soak", 1)
         process = psutil.Process(daemon.pid)
+        began = held_by(process)
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             for _ in range(BURST):
                 chaos.act()
-            changes, rounds = changes + BURST, rounds + 1
-            wait_for_the_truth(daemon, data, rounds)
-            sizes.append(process.memory_info().rss)
-            counts.append((process.num_fds(), process.num_threads()))
+            wait_for_the_truth(daemon, data, len(held))
+            held.append(held_by(process))
         shown = daemon.dataset("soak")
-    print(f"{changes} changes, {rounds} rounds, {shown['version']} versions, seed {SEED}, {SECONDS:.0f} s: all right")
-    half = len(sizes) // 2
-    print(f"resident MiB: {[round(size / (1 << 20), 1) for size in sizes[:: max(1, len(sizes) // 12)]]}")
-    assert statistics.median(sizes[half:]) - statistics.median(sizes[: half or 1]) < SLACK_BYTES
-    assert max(counts[half:])[0] <= max(counts[: half or 1])[0] + 5
-    assert max(threads for _, threads in counts[half:]) <= max(threads for _, threads in counts[: half or 1]) + 5
+    half = held[len(held) // 2 :]
+    rises = {what: growth([getattr(moment, what) for moment in half]) for what in ("rss", "fds", "threads")}
+    print(
+        f"\nfigures: soak, seed {SEED}, {SECONDS:g} s: {chaos.done:,} operations, {len(held):,} rounds, "
+        f"{shown['version']:,} versions, {shown['unannounced_changes']} unannounced, wrong digests 0, lost changes 0; "
+        f"at start {began}, in the middle {half[0]}, at the end {held[-1]}; over the second half "
+        f"{rises['rss'] / (1 << 20):+.2f} MiB, {rises['fds']:+.1f} descriptors, {rises['threads']:+.1f} threads",
+        end="",
+    )
+    assert rises["rss"] < SLACK_BYTES
+    assert (rises["fds"] < SLACK_COUNT, rises["threads"] < SLACK_COUNT) == (True, True)
+    assert held[-1].fds - half[0].fds <= MOST_AT_ONCE
+    assert held[-1].threads - half[0].threads <= MOST_AT_ONCE

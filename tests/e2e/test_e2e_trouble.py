@@ -63,7 +63,7 @@ def test_a_read_only_state_directory_is_77(tmp_path: Path) -> None:
     """A state directory on a read-only file system ends the start with 77 and a hint."""
     place = Place(tmp_path / "d")
     place.state.mkdir()
-    with mounted("-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", at=place.state):
+    with mounted("-t", "tmpfs", "-o", "mode=700,ro,size=1m", "tmpfs", at=place.state):
         done = place.cli("daemon")
         assert done.returncode == 77, done.stderr
         assert "hint: " in done.stderr
@@ -75,7 +75,7 @@ def test_a_full_state_directory_at_the_start_is_77(tmp_path: Path, left: int) ->
     """With no space for the lock's pid, or for the registry, the start ends with 77 and the cure."""
     place = Place(tmp_path / "d")
     place.state.mkdir()
-    with mounted("-t", "tmpfs", "-o", "size=200k", "tmpfs", at=place.state):
+    with mounted("-t", "tmpfs", "-o", "mode=700,size=200k", "tmpfs", at=place.state):
         fill(place.state / "filler")
         os.truncate(place.state / "filler", max(0, (place.state / "filler").stat().st_size - left))
         done = place.cli("daemon")
@@ -121,7 +121,7 @@ def test_a_full_state_directory_is_a_state(tmp_path: Path, data: Path, name: str
     place.state.mkdir()
     place.register(name, data)
     daemon = Daemon(place)
-    with mounted("-t", "tmpfs", "-o", "size=2m", "tmpfs", at=place.state):
+    with mounted("-t", "tmpfs", "-o", "mode=700,size=2m", "tmpfs", at=place.state):
         try:
             daemon.start()
             first = daemon.sealed(name, 1)["digest"]

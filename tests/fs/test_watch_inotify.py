@@ -71,6 +71,23 @@ def test_a_mapped_write_is_told_when_it_is_closed(area: Area) -> None:
     area.told.wait_paths(b"page")
 
 
+def test_only_a_closing_says_that_a_file_is_closed(area: Area) -> None:
+    """A hint of a write to an open file does not say that it is closed; the hint of its closing does."""
+
+    def told_closed() -> list[bool]:
+        return [hint.closed for hint in area.told.told if isinstance(hint, Hint) and hint.path == b"log"]
+
+    area.start()
+    with (area.root / "log").open("wb", buffering=0) as file:
+        file.write(b"x")
+        area.quiesce()
+        assert told_closed()
+        assert not any(told_closed())
+        area.told.take()
+    area.quiesce()
+    assert told_closed() == [True]
+
+
 def test_no_descriptor_pins_the_root(area: Area) -> None:
     """An armed watch keeps nothing of the data open: it could not be unmounted otherwise."""
     (area.root / "sub").mkdir()

@@ -176,10 +176,8 @@ def test_a_folder_that_could_not_be_listed_is_said_and_nothing_below_it_is_claim
         export(place.state, Request("data", "sha256sums"), place.base / "out")
 
 
-def test_of_an_older_version_nobody_knows_which_folders_they_were(
-    place: ExportPlace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Directories have no history, so such a version is refused rather than told with what is only remembered."""
+def test_an_older_version_says_which_folders_they_were(place: ExportPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directories have no history, so its record does; without one it is refused rather than told from memory."""
     place.fill({b"d/a": b"1", b"free": b"4"}).seal()
     bar(monkeypatch, b"d")
     place.seal()
@@ -187,6 +185,9 @@ def test_of_an_older_version_nobody_knows_which_folders_they_were(
     place.seal()
 
     assert json_of(place, "data@3")["unreadable"] == []
+    assert json_of(place, "data@2")["unreadable"] == [{"relative_path": "d", "kind": "directory"}]
+    assert [file["relative_path"] for file in json_of(place, "data@2")["files"]] == ["free"]
+    place.mark("UPDATE version SET record = json_remove(record, '$.unlisted')")  # as they were written before
     with pytest.raises(IncompleteError, match="is not known any more"):
         json_of(place, "data@2")
 

@@ -246,7 +246,7 @@ class IndexEqualsFiles(RuleBasedStateMachine):
             STEPS["kills"] += 1
             if restart:
                 self.place.restart()
-                self.place.db.write(timeline.open_downtime)
+                self.place.db.write(lambda c: timeline.open_downtime(c, time.time_ns(), "a boot", 0, 1))
                 self.place.watch.seen.clear()
                 self.lost = True
         else:

@@ -1,6 +1,7 @@
 """verify, diff, log, references and the last known state: what they say of real files and real history."""
 
 import dataclasses
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -219,23 +220,150 @@ def test_diff_of_versions_and_of_now(store: Store) -> None:
     assert [c["path"] for c in store.diff("data@2", "data")["modified"]] == ["n"]
 
 
-def test_diff_does_not_call_unlistable_removed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is below a directory that cannot be listed is unknown, not gone."""
-    root = store.base / "data"
-    (root / "d").mkdir()
-    (root / "d/x").write_text("x")
-    store.scan()
+def bar(monkeypatch: pytest.MonkeyPatch, *folders: bytes) -> None:
+    """Make directories unlistable, by the name in their parent."""
     original = os.open
 
-    def bar(path: Any, flags: int, *args: Any, **named: Any) -> int:
-        if path == b"d" and flags & os.O_DIRECTORY:
+    def barred(path: Any, flags: int, *args: Any, **named: Any) -> int:
+        if path in folders and flags & os.O_DIRECTORY:
             raise PermissionError(13, "Permission denied")
         return original(path, flags, *args, **named)
 
-    monkeypatch.setattr(os, "open", bar)
+    monkeypatch.setattr(os, "open", barred)
+
+
+def test_diff_does_not_call_unlistable_removed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is below a directory that cannot be listed now is not gone: the directory is not known."""
+    root = store.base / "data"
+    (root / "d/deep").mkdir(parents=True)
+    (root / "d/x").write_text("x")
+    store.scan()
+    (root / "a").write_text("another")
+    bar(monkeypatch, b"d")
     found = store.diff("data@2", "data")
-    assert found["removed"] == []
-    assert [(m["path"], m["problem_b"]) for m in found["modified"]] == [("d/x", "unreadable")]
+    assert (found["removed"], [m["path"] for m in found["modified"]]) == ([], ["a"])
+    assert found["unknown"] == [{"path": "d/", "side": "b"}]
+    assert (found["a"]["complete"], found["b"]["complete"]) == (True, False)
+    assert store.diff("data", "data@2")["unknown"] == [{"path": "d/", "side": "a"}]
+
+
+@pytest.fixture
+def closed(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """@2: ``d`` with three files; @3: it could not be listed; @4: it could again, and two of its files had changed."""
+    root = store.base / "data"
+    (root / "d").mkdir()
+    for name, text in {"d/same": "1", "d/other": "2", "d/gone": "3", "d-e": "4"}.items():
+        (root / name).write_text(text)
+    assert store.scan().problems == 0
+    with monkeypatch.context() as patch:
+        bar(patch, b"d")
+        assert store.scan().problems == 1
+    (root / "d/other").write_text("two")
+    (root / "d/gone").unlink()
+    (root / "d/new").write_text("new")
+    assert (store.scan().seq, store.scan().problems) == (4, 0)
+    return store
+
+
+def test_a_version_claims_nothing_of_a_folder_that_it_could_not_list(closed: Store) -> None:
+    """Neither while the folder is closed nor when it is open again: what the index has of then is only remembered."""
+    found = closed.verify("data@3")
+    assert (found["differs"], found["complete"], found["valid"]) == (False, False, False)
+    assert (found["missing"], found["mismatched"], found["extra"], found["unknown"]) == ([], [], [], ["d/"])
+    assert (found["checked_files"], found["hashed_files"], found["digest_actual"]) == (4, 4, None)
+    (closed.base / "data/a").write_text("elsewhere")
+    assert [m["path"] for m in closed.verify("data@3")["mismatched"]] == ["a"]
+    for path in ("d", "d/", "d/same", "d/deep/er"):
+        with pytest.raises(IncompleteError, match="is not known at that version: the folder 'd/' could not be listed"):
+            closed.verify("data@3", path)
+    assert closed.verify("data@3", "d-e")["valid"] is False  # as the whole version is not
+    assert closed.verify("data@3", "d-e")["unknown"] == []
+    with pytest.raises(NotFoundError):
+        closed.verify("data@3", "nothing")
+
+
+def test_a_version_keeps_what_it_listed_before_the_folder_was_closed(
+    closed: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the index says of the folder now: @2 and @4 claim all that they saw."""
+    bar(monkeypatch, b"d")
+    assert closed.scan().problems == 1
+    monkeypatch.undo()
+    assert closed.verify("data@4")["valid"]
+    found = closed.verify("data@2")
+    assert ([m["path"] for m in found["mismatched"]], found["missing"], found["extra"]) == (
+        ["d/other"], ["d/gone"], ["d/new"],
+    )  # fmt: skip
+    assert closed.verify("data@5")["unknown"] == ["d/"]
+    closed.opened["data"].write(lambda c: c.execute("UPDATE pending SET touched = 1"))  # a refresh is under way
+    assert closed.verify("data@5")["unknown"] == ["d/"]
+
+
+def test_diff_says_nothing_of_a_folder_that_one_version_could_not_list(closed: Store) -> None:
+    """Not that it is equal, and not what was removed, added or modified in it: only who could not list it."""
+    for a, b, side in (("data@2", "data@3", "b"), ("data@3", "data@4", "a"), ("data@4", "data@3", "b"),
+                       ("data@3", "data", "a"), ("data", "data@3", "b"), ("data@3", "data@3", "both")):  # fmt: skip
+        found = closed.diff(a, b)
+        assert not found["different"], (a, b)
+        assert found["unknown"] == [{"path": "d/", "side": side}], (a, b)
+    (closed.base / "data/b").rename(closed.base / "data/renamed")
+    closed.scan()
+    found = closed.diff("data@3", "data@5")
+    assert [(r["from"], r["to"]) for r in found["renamed"]] == [("b", "renamed")]
+    assert found["summary"] == {"added": 0, "removed": 0, "modified": 0, "renamed": 1, "bytes": 0}
+    found = closed.diff("data@2", "data@4")
+    assert (found["unknown"], [c["path"] for c in found["removed"]]) == ([], ["d/gone"])
+
+
+def test_a_manifest_file_is_not_held_against_a_folder_that_could_not_be_listed(closed: Store, tmp_path: Path) -> None:
+    """The files below it are listed in the manifest and are not called removed."""
+    sums = tmp_path / "SHA256SUMS"
+    lines = [f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n" for name, text in
+             {"a": "alpha", "b": "beta", "c": "gamma", "d-e": "4", "d/same": "1", "d/zzz": "z"}.items()]  # fmt: skip
+    sums.write_text("".join(lines))
+    found = closed.diff(str(sums), "data@3")
+    assert (found["different"], found["unknown"]) == (False, [{"path": "d/", "side": "b"}])
+    assert [c["path"] for c in closed.diff(str(sums), "data@4")["removed"]] == ["d/zzz"]
+
+
+def test_folders_in_folders_and_odd_names(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of any bytes comes back from the record, and one folder inside another is told once."""
+    root = bytes(store.base / "data")
+    for folder in (b"n", b"n/\xff", b"n-"):
+        os.mkdir(root + b"/" + folder)
+        Path(os.fsdecode(root + b"/" + folder + b"/f")).write_text("f")
+    store.scan()
+    bar(monkeypatch, b"\xff")
+    store.scan()
+    bar(monkeypatch, b"n", b"\xff")
+    (store.base / "data/a").write_text("anew")
+    store.scan()
+    assert store.verify("data@3")["unknown"] == ["n/\udcff/"]
+    assert store.diff("data@2", "data@3")["unknown"] == [{"path": "n/\\xff/", "path_b64": "bi//Lw==", "side": "b"}]
+    assert store.diff("data@2", "data@4")["unknown"] == [{"path": "n/", "side": "b"}]
+    assert [(u["path"], u["side"]) for u in store.diff("data@3", "data@4")["unknown"]] == [
+        ("n/", "b"), ("n/\\xff/", "a"),
+    ]  # fmt: skip
+
+
+def test_too_many_folders_for_a_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are known of the newest version while nothing changes; later nobody knows, and that is said."""
+    monkeypatch.setattr(versions, "MAX_UNLISTED", 1)
+    for name in ("d", "e"):
+        (store.base / "data" / name).mkdir()
+        (store.base / "data" / name / "f").write_text("f")
+    store.scan()
+    with monkeypatch.context() as patch:
+        bar(patch, b"d", b"e")
+        store.scan()
+    assert store.verify("data@3")["unknown"] == ["d/", "e/"]
+    assert [u["path"] for u in store.diff("data@2", "data@3")["unknown"]] == ["d/", "e/"]
+    store.scan()
+    for ask in (lambda: store.verify("data@3"), lambda: store.diff("data@2", "data@3"),
+                lambda: store.diff("data@3", "data")):  # fmt: skip
+        with pytest.raises(IncompleteError, match="which of its folders could not be listed is not known any more"):
+            ask()
+    assert store.verify("data@2")["valid"]
 
 
 def test_references(store: Store) -> None:

@@ -22,11 +22,12 @@ from reprod.sinks.protocol import SinkError
 pytestmark = pytest.mark.mlflow
 
 PARENT = """
-import sys, threading
+import os, sys
 from reprod.sinks.child import MlflowChild
-child = MlflowChild(sys.argv[1], http_timeout_s=60)
+os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "60"
+child = MlflowChild(sys.argv[1])
 print(child.ping(), flush=True)
-child.poll(timeout_s=60)
+child.poll()
 """
 
 
@@ -47,18 +48,21 @@ def test_refused_connection_is_unreachable_at_once(refused_url: str) -> None:
         child.close()
 
 
-def test_hung_server_is_unreachable_and_a_slow_call_kills(hung_url: str, runs_still: Callable[[int], bool]) -> None:
+def test_hung_server_is_unreachable_and_a_slow_call_kills(
+    hung_url: str, runs_still: Callable[[int], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The HTTP timeout ends one request; the call's own timeout kills the child, and the next call has a new one."""
-    child = MlflowChild(hung_url, http_timeout_s=1)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    child = MlflowChild(hung_url)
     try:
         with pytest.raises(SinkError, match=r"within the time limit") as caught:
-            child.poll(timeout_s=30)
+            child.poll()
         assert caught.value.kind == "unreachable"
         before = child.pid
         assert before is not None
         started = time.monotonic()
         with pytest.raises(SinkError, match=r"did not finish poll in 0\.3 s") as caught:
-            child.poll(timeout_s=0.3)
+            child.call("poll", {}, 0.3)
         assert time.monotonic() - started < 1.5
         assert caught.value.kind == "unreachable"
         assert not runs_still(before)
@@ -68,14 +72,17 @@ def test_hung_server_is_unreachable_and_a_slow_call_kills(hung_url: str, runs_st
         child.close()
 
 
-def test_kill_from_another_thread_ends_a_blocked_call(hung_url: str, until: Callable[..., float]) -> None:
+def test_kill_from_another_thread_ends_a_blocked_call(
+    hung_url: str, until: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """kill() makes a call that waits on a hung server raise within a second; the next call works; close() is final."""
-    child = MlflowChild(hung_url, http_timeout_s=60)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    child = MlflowChild(hung_url)
     errors: list[SinkError] = []
 
     def call() -> None:
         try:
-            child.poll(timeout_s=60)
+            child.poll()
         except SinkError as error:
             errors.append(error)
 
@@ -187,12 +194,12 @@ def test_missing_mlflow_is_a_configuration_error(refused_url: str, monkeypatch: 
 
 def test_defaults_yield_to_the_users_settings() -> None:
     """Our settings are defaults, the URI is passed unseen by ps, and loopback is reached without a proxy."""
-    environ = client_environment({"MLFLOW_HTTP_REQUEST_TIMEOUT": "33", "NO_PROXY": "a.b"}, "http://127.0.0.1:5", None)
+    environ = client_environment({"MLFLOW_HTTP_REQUEST_TIMEOUT": "33", "NO_PROXY": "a.b"}, "http://127.0.0.1:5")
     assert environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "33"
     assert environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
     assert environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5"
     assert environ["no_proxy"] == "a.b,127.0.0.1"
-    assert "no_proxy" not in client_environment({}, "https://mlflow.example", None)
+    assert "no_proxy" not in client_environment({}, "https://mlflow.example")
 
 
 def mlflow_error(code: str, message: str = "m", rest: bool = True) -> Exception:

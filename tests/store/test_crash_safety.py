@@ -11,7 +11,7 @@ from ops_place import Place
 from reprod.core.binding import Mark
 from reprod.ops import batches, scan
 from reprod.store import changes, index, listing, timeline, versions
-from reprod.store.changes import Observation
+from reprod.store.observation import Observation
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_an_unannounced_change_is_a_gap_since_the_last_walk(place: Place) -> Non
 def test_downtime_begins_at_the_last_thing_known(place: Place) -> None:
     """What happened while nobody watched begins with the last mark or proof."""
     walk = place.refresh().walk_ns
-    place.db.write(timeline.open_downtime)
+    place.db.write(lambda c: timeline.open_downtime(c, time.time_ns(), "a boot", 0, 1))
     assert (pending(place)["gap_from_ns"], pending(place)["gap_kind"]) == (max(walk, last(place).sealed_ns), "downtime")
 
 
@@ -310,10 +310,31 @@ def test_any_mtime_can_be_kept(place: Place, year_ns: int) -> None:
     assert place.refresh().touched
 
 
-@pytest.mark.parametrize(("low", "high", "now"), [(100, 200, 200), (100, 200, 100)], ids=["forward", "back"])
-def test_a_clock_step_spans_both_sides(place: Place, low: int, high: int, now: int) -> None:
-    """Whichever way the clock was set, the mark covers every time that may be of either side."""
-    place.db.write(lambda c: timeline.step(c, low, high, now))
+@pytest.mark.parametrize(("before", "after"), [(100, 200), (200, 100)], ids=["forward", "back"])
+def test_a_clock_step_begins_another_life(place: Place, before: int, after: int) -> None:
+    """Whichever way the clock was set, one life of it ended and another began, and what may be of either is in none."""
+    place.refresh()
+    place.db.write(lambda c: timeline.step(c, before, after, 5))
     mark = last(place)
-    assert mark.kind == "step"
-    assert {mark.sealed_ns, mark.gap_from_ns} == {low, high}
+    assert (mark.kind, mark.sealed_ns, mark.gap_from_ns, mark.first_hint_ns) == ("step", after, before, after - 5)
+    assert mark.born_ns <= after
+    assert mark.root_since_ns <= after
+    assert pending(place)["gap_from_ns"] == 95
+
+
+def test_a_clock_set_while_nobody_watched(place: Place) -> None:
+    """Within one boot the offset to the time since then tells; over a reboot a clock behind what is known does."""
+    place.refresh()
+    known = max(last(place).sealed_ns, last(place).proved_ns or 0)
+    place.db.write(lambda c: timeline.open_downtime(c, known + 50, "a", 7000, 10))
+    place.db.write(lambda c: timeline.open_downtime(c, known + 60, "a", 7009, 10))
+    assert last(place).kind == "version"
+    place.db.write(lambda c: timeline.open_downtime(c, known + 70, "a", 7120, 10))
+    step = last(place)
+    assert (step.kind, step.sealed_ns, step.gap_from_ns) == ("step", known + 70, known + 70 - 111)
+    place.db.write(lambda c: timeline.open_downtime(c, known + 200, "a", 7020, 10))
+    step = last(place)  # at any time since the last thing known
+    assert (step.sealed_ns, step.gap_from_ns, step.first_hint_ns) == (known + 200, known + 300, known + 200 - 230)
+    place.db.write(lambda c: timeline.open_downtime(c, 5_000, "b", 99, 10))
+    step = last(place)
+    assert (step.sealed_ns, step.gap_from_ns, step.first_hint_ns) == (5_000, known + 200, 0)

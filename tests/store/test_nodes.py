@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from reprod.core import digest
 from reprod.store import nodes
-from reprod.store.changes import Observation, apply
+from reprod.store.changes import apply
 from reprod.store.connection import open_database
+from reprod.store.observation import Observation
 
 #: Names whose order changes with the "/" that a directory's key ends in.
 names = st.sampled_from([b"a", b"a-b", b"a.b", b"a0", b"ab", b"b", b"\xff", b"n\nl", b"-"])

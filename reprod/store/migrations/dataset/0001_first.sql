@@ -37,6 +37,7 @@ CREATE TABLE mark (                  -- what the binding rule reads (reprod/core
   gap_from_ns   INTEGER,             -- last moment at which the watch was whole
   gap_kind      TEXT                 -- downtime, overflow, re-arm, clock step, unannounced
 ) STRICT;
+CREATE INDEX mark_step ON mark (id) WHERE kind = 'step';
 CREATE UNIQUE INDEX mark_version ON mark (seq) WHERE kind = 'version';
 
 CREATE TABLE directory (
