@@ -12,8 +12,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from reprod.core import protocol
 from reprod.core.run import DATASET_NAME, dataset_names
-from reprod.errors import DaemonUnavailableError, NotFoundError, ReprodError, StateError, UsageError, did_you_mean
+from reprod.errors import (
+    DaemonUnavailableError,
+    NotFoundError,
+    ReprodError,
+    StateError,
+    UsageError,
+    VersionsDifferError,
+    did_you_mean,
+)
 
 #: How long a strict call waits for the daemon; one that is not strict has 20 ms (law 11).
 STRICT_ANSWER_S = 5.0
@@ -119,6 +128,10 @@ def _tag_dataset(name: str, run_id: str | None, *, strict: bool) -> ReprodError 
 
 def _doubt(answer: Mapping[str, Any], names: list[str], uri: str) -> ReprodError | None:
     """Return what the daemon's answer says against this tag being captured, if anything."""
+    if answer.get("unknown") or protocol.is_too_old(answer):
+        why = "does not know what this library tells it" if answer.get("unknown") else protocol.TOO_OLD
+        found = protocol.differ(answer, why, str(sys.modules["reprod"].__version__))
+        return VersionsDifferError(f"{found.message}; {found.hint}", hint=found.hint)
     theirs = answer.get("tracking_uri")
     if isinstance(theirs, str) and _same_server(theirs) != _same_server(uri):
         said = f"the daemon watches {theirs}" if theirs else "the daemon has no tracking server"

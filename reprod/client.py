@@ -7,13 +7,21 @@ to import: ``reprod status`` and training scripts pay for it.
 
 import json
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from reprod.config import places
-from reprod.errors import DaemonUnavailableError, ReprodError, StateError, UsageError, from_code
+from reprod.core import protocol
+from reprod.errors import (
+    DaemonUnavailableError,
+    ReprodError,
+    StateError,
+    UsageError,
+    from_code,
+)
 
 if TYPE_CHECKING:
     from reprod.config.values import Config
@@ -29,7 +37,7 @@ _RETRY_PAUSE_S = 0.05
 MAX_REQUEST_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
-_METHOD_NOT_FOUND = -32601
+_METHOD_NOT_FOUND, _BAD_REQUEST = -32601, -32600
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -46,6 +54,8 @@ class Client:
         self._socket: socket.socket | None = None
         self._rest = bytearray()
         self._last_id = 0
+        self._understood = protocol.OLDEST <= protocol.FIRST
+        self._said: dict[str, Any] = {}  # in answer to hello
         self.path: Path | None = None
 
     def __enter__(self) -> Self:
@@ -79,8 +89,11 @@ class Client:
 
         ``on_progress`` gets the params of each progress notification. With ``patient``, silence is no error as long
         as the daemon answers ``hello`` on a second connection (one file may take longer than any time-out).
-        Raises DaemonUnavailableError (refused, gone, silent, not reprod), or what the daemon answers.
+        Raises DaemonUnavailableError (refused, gone, silent, not reprod), VersionsDifferError, or what the daemon
+        answers.
         """
+        if not self._understood and method != "hello":
+            self._ask_protocol(timeout_s)
         self._last_id += 1
         request = {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params or {}}
         line = json.dumps(request).encode() + b"\n"
@@ -94,6 +107,13 @@ class Client:
         except BaseException:
             self.close()
             raise
+
+    def _ask_protocol(self, timeout_s: float | None) -> None:
+        """Have the daemon say what it speaks. Raises VersionsDifferError, DaemonUnavailableError."""
+        try:
+            self.call("hello", timeout_s=timeout_s)
+        except StateError:  # whom it does not tell this, it tells little else
+            self._understood = True
 
     def _send(self, line: bytes, wait_s: float) -> None:
         assert self._socket is not None  # noqa: S101 - call() opened it
@@ -156,11 +176,41 @@ class Client:
     def _result(self, method: str, message: dict[str, Any]) -> dict[str, Any]:
         error = message.get("error")
         if isinstance(error, dict):
-            raise _from_answer(method, error)
+            raise self._refusal(method, error)
         result = message.get("result")
         if not isinstance(result, dict):
             raise self._strange(f"no result for {method}")
+        if method == "hello":
+            self._said = result
+            if protocol.is_too_old(result):
+                raise protocol.too_old(result, _own_version())
+            self._understood = True
         return result
+
+    def _refusal(self, method: str, error: dict[str, Any]) -> ReprodError:
+        """Return the error that an answer is; where it may come of two versions, say which ones these are."""
+        data = error.get("data")
+        fields = data if isinstance(data, dict) else {}
+        code, told = error.get("code"), str(error.get("message") or "the daemon refused without a reason")
+        if code not in {_METHOD_NOT_FOUND, _BAD_REQUEST}:
+            exit_code = fields.get("exit_code")
+            return from_code(exit_code if isinstance(exit_code, int) else 70, told, str(fields.get("hint") or ""))
+        hello, own = fields if "version" in fields else self._hello(method), _own_version()
+        if code == _METHOD_NOT_FOUND:
+            return protocol.differ(hello, f"does not know {method!r}", own)
+        if protocol.is_other(hello, own):
+            return protocol.differ(hello, f"says {told!r}", own)
+        return UsageError(told, hint=str(fields.get("hint") or ""))
+
+    def _hello(self, refused: str) -> dict[str, Any]:
+        """Return what the daemon says of itself, on a connection of its own; nothing if it does not."""
+        if self._said or refused == "hello":
+            return self._said
+        try:
+            with Client(self.path, self._timeout_s) as other:
+                return other.call("hello")
+        except ReprodError:
+            return {}
 
     def _alive(self) -> bool:
         try:
@@ -235,13 +285,6 @@ def _listed(candidates: Sequence[Path]) -> str:
     return ", ".join(str(path) for path in candidates)
 
 
-def _from_answer(method: str, error: dict[str, Any]) -> ReprodError:
-    data = error.get("data")
-    fields = data if isinstance(data, dict) else {}
-    if error.get("code") == _METHOD_NOT_FOUND:
-        return DaemonUnavailableError(
-            f"the running daemon does not know {method!r}", hint="it is another version than this command: restart it"
-        )
-    code = fields.get("exit_code")
-    message = str(error.get("message") or "the daemon refused without a reason")
-    return from_code(code if isinstance(code, int) else 70, message, str(fields.get("hint") or ""))
+def _own_version() -> str:
+    """Return the version of this program; the package that says it lies above this module, but was imported before."""
+    return str(sys.modules["reprod"].__version__)

@@ -3,6 +3,7 @@
     ReprodError                  70
     ├── UsageError                2   the command or call itself is wrong
     ├── DaemonUnavailableError    3   a live daemon is needed and none answers
+    ├── VersionsDifferError       3   one answers, but it is of another version
     ├── NotFoundError             4   no such dataset, version or run
     ├── IncompleteError           5   something is unreadable, unstable or unknown
     ├── DatasetUnavailableError   6   the root is missing, or is not what it was
@@ -37,6 +38,15 @@ class UsageError(ReprodError):
 
 class DaemonUnavailableError(ReprodError):
     """Raised when only a live daemon could answer and none does."""
+
+    exit_code = 3
+
+
+class VersionsDifferError(ReprodError):
+    """Raised when the daemon that answers is of another version, and what was asked needs the same.
+
+    Its code is that of "none answers", but one does: what can be done without a daemon must not be done under one.
+    """
 
     exit_code = 3
 

@@ -1,15 +1,17 @@
-"""Log lines of the daemon: for a person on a terminal, else one JSON object a line, on standard error.
+"""The daemon's log: to systemd's journal with fields, to a terminal for people, else one JSON object a line.
 
-Rule: every string of an event, a traceback included, passes ``redact_text`` before it is written (law 10); no string
-acts on a terminal, as a file name with an escape sequence would (JSON escapes by itself); and no state of standard
-error (closed, full, a reader that went away) may stop or kill the daemon: a line that nobody takes is dropped, and the
-next one that gets through says how many were (``lines_lost``). Records of other libraries that use ``logging`` come out
-the same way. Times are RFC 3339 UTC.
+All of it goes where standard error goes. Rule: every string of an event, a traceback included, passes ``redact_text``
+before it is written (law 10); no string acts on a terminal, as a file name with an escape sequence would (JSON escapes
+by itself); and no state of standard error or of the journal (closed, full, a reader that went away) may stop or kill
+the daemon: a line that nobody takes is dropped, and the next one that gets through says how many were (``lines_lost``).
+Records of other libraries that use ``logging`` come out the same way. Times are RFC 3339 UTC.
 """
 
 import io
+import json
 import logging
 import os
+import re
 import select
 import sys
 import threading
@@ -18,15 +20,28 @@ from typing import Any, TextIO, cast
 import structlog
 
 from reprod.core.redact import redact_text
+from reprod.journal import Journal, field_name, is_journal
 
 #: How long a line waits for a reader that was there a moment ago; while none is, no line waits.
 STALL_MS = 100
+
+#: No path is longer, and what is takes long to search for secrets (16 KB of one letter: 0.2 s): it is left out whole.
+LONGEST_WORD = 4096
+
+#: Values that are lines of our own, shown below the event and not within it.
+_BLOCKS = ("exception", "traceback", "dump")
+
+_WORD = re.compile(r"\S+")
+
+#: syslog's numbers.
+_PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
 
 def configure(stream: TextIO | None = None) -> None:
     """Send all logging of this process to ``stream`` (default: standard error); REPROD_DEBUG=1 adds debug lines."""
     target = stream or sys.stderr or io.StringIO()  # there is no stderr where the process was started with it closed
-    output = _Output(target)
+    plain = _Output(target)
+    output = _ToJournal(Journal(), plain) if plain.is_journal else plain
     level = logging.DEBUG if os.environ.get("REPROD_DEBUG", "") not in {"", "0"} else logging.INFO
     structlog.configure(
         processors=[
@@ -36,7 +51,7 @@ def configure(stream: TextIO | None = None) -> None:
             structlog.processors.format_exc_info,
             output.confess,
             _redact,
-            *_rendering(target),
+            *([_to_fields] if plain.is_journal else _rendering(target)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: output,
@@ -60,6 +75,7 @@ class _Output:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._fd = _descriptor(stream)
+        self.is_journal = self._fd is not None and is_journal(self._fd)
         self._lost = 0
         self._stalled = False
         self._cut = False  # a line was dropped half written
@@ -105,6 +121,32 @@ class _Output:
         return bool(ready.poll(wait_ms))
 
 
+class _ToJournal:
+    """Sends one record at a time; where there is no journal after all, standard error gets the line instead."""
+
+    def __init__(self, journal: Journal, plain: _Output) -> None:
+        self._journal, self._plain = journal, plain
+        self._lost = 0
+        self._stalled = False
+
+    def msg(self, fields: dict[str, str], line: str) -> None:
+        with _LOCK:
+            outcome = self._journal.send(fields, 0 if self._stalled else STALL_MS)
+            self._stalled = outcome == "full"
+            self._lost += self._stalled
+        if outcome == "gone":
+            self._plain.msg(f"<{fields['PRIORITY']}>{line}")  # systemd reads the number, and takes it off
+
+    debug = info = warning = error = critical = exception = log = msg
+
+    def confess(self, _logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """Say with the first record that gets through again how many did not."""
+        with _LOCK:
+            if self._lost and self._journal.is_ready():
+                event["lines_lost"], self._lost = self._lost, 0
+        return event
+
+
 def _descriptor(stream: TextIO) -> int | None:
     try:
         return stream.fileno()
@@ -140,6 +182,7 @@ def _rendering(stream: TextIO) -> list[structlog.typing.Processor]:
         # plain_traceback: format_exc_info has made the text already, so that it could be redacted.
         return [
             _disarm,
+            _blocks_last,
             structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback),
         ]
     return [structlog.processors.JSONRenderer(default=str)]
@@ -151,11 +194,48 @@ def _disarm(_logger: Any, _method: str, event: structlog.typing.EventDict) -> st
 
 
 def _disarmed(key: str, text: str) -> str:
-    if key == "exception":  # its lines are ours, what is in them is not
+    if key in _BLOCKS:  # its lines are ours, what is in them is not
         return "\n".join(_disarmed("", line) for line in text.split("\n"))
     if text.isprintable():  # false for everything that controls, reorders or hides, and for odd kinds of space
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _blocks_last(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Leave the lines to the place below the event, where the renderer shows an exception."""
+    blocks = [event.pop(key) for key in _BLOCKS if event.get(key)]
+    return {**event, "exception": "\n".join(blocks)} if blocks else event
+
+
+def _to_fields(_logger: Any, _method: str, event: structlog.typing.EventDict) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return an event as the journal's fields, and as a line for where there is none; the journal keeps the time."""
+    line = json.dumps(event, default=str)
+    fields = {
+        "MESSAGE": _sentence(event),
+        "PRIORITY": str(_PRIORITIES.get(str(event.get("level")), 6)),
+        "SYSLOG_IDENTIFIER": "reprod",
+    }
+    for key, value in event.items():
+        if value is not None and key not in {"timestamp", "level"}:
+            fields[field_name(key, "REPROD_")] = _shown(value)
+    return (fields, line), {}
+
+
+def _sentence(event: structlog.typing.EventDict) -> str:
+    """Return an event in words: what, which dataset, what is wrong, the other values, what to do, and its lines."""
+    rest = {key: value for key, value in event.items() if value is not None and key not in {"timestamp", "level"}}
+    words = [str(rest.pop("event", "")), str(rest.pop("dataset", ""))]
+    wrong, hint = rest.pop("error", None), rest.pop("hint", None)
+    blocks = [rest.pop(key) for key in _BLOCKS if key in rest]
+    text = " ".join(word for word in words if word)
+    text += f": {wrong}" if wrong is not None else ""
+    text += "".join(f" {key}={_shown(value)}" for key, value in rest.items())
+    text += f" (hint: {hint})" if hint else ""
+    return "\n".join([_disarmed("", text), *(_disarmed("exception", str(block).rstrip()) for block in blocks)])
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -166,11 +246,22 @@ def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> st
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return redact_text(value)
+        return _clean_text(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, dict):
         return {str(key): _clean(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_clean(item) for item in value]
-    return redact_text(str(value))
+    return _clean_text(str(value))
+
+
+def _clean_text(text: str) -> str:
+    if len(text) > LONGEST_WORD:
+        text = _WORD.sub(_without_long, text)
+    return redact_text(text)
+
+
+def _without_long(word: re.Match[str]) -> str:
+    size = len(word.group())
+    return word.group() if size <= LONGEST_WORD else f"(a word of {size} characters)"

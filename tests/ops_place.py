@@ -26,6 +26,7 @@ class ScriptedWatch:
         self.whole_ns: int | None = time.time_ns()
         self.seen: dict[bytes, int] = {}
         self.leased: dict[bytes, int] = {}
+        self.closed: frozenset[bytes] = frozenset()
         self.before_settled: Callable[[], None] = lambda: None
 
     def hint(self, *paths: bytes) -> None:
@@ -37,7 +38,7 @@ class ScriptedWatch:
         return self.whole_ns
 
     def hints(self) -> Hints:
-        return Hints(dict(self.leased), False, min(self.leased.values(), default=None))
+        return Hints(dict(self.leased), False, min(self.leased.values(), default=None), self.closed)
 
     def settled(self) -> Hints:
         self.before_settled()

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
-from reprod import errors
+import reprod
+from reprod import api, errors
+from reprod.capture import handover
 from reprod.client import Client, connect
+from reprod.core import protocol
 
 Script = Callable[[socket.socket, dict[str, Any]], None]
 
@@ -128,16 +131,152 @@ def test_an_error_becomes_its_class(state: Path) -> None:
             assert (caught.value.message, caught.value.hint) == (f"no {kind.exit_code}", "do")
 
 
-def test_an_unknown_method_says_restart(state: Path) -> None:
-    """A newer command with an older daemon is told to restart it."""
+OWN = reprod.__version__
+SERVICE = {"restart": "systemctl --user restart reprod", "pid": 7}
+BY_HAND = "kill 7, and start it again as it was started: reprod daemon"
+EITHER = f"systemctl restart reprod, or systemctl --user restart reprod; if it is no service: {BY_HAND}"
+CHANGED = "it was started before reprod was changed: restart it: "
+UPGRADE = "upgrade this reprod, or use the one that the daemon runs with"
+
+
+def other(hello: dict[str, Any] | None, *, tells: bool = False) -> Script:
+    """A daemon of another version: it says ``hello`` and knows nothing else; ``tells``: it says so with the refusal."""
 
     def script(connection: socket.socket, request: dict[str, Any]) -> None:
-        send(connection, id=request["id"], error={"code": -32601, "message": "Method not found"})
+        if request["method"] == "hello" and hello is not None:
+            send(connection, id=request["id"], result=hello)
+        else:
+            data = {"data": {"exit_code": 2, "hint": "?", **(hello or {})}} if tells else {}
+            send(connection, id=request["id"], error={"code": -32601, "message": "Method not found", **data})
+
+    return script
+
+
+@pytest.mark.parametrize("tells", [False, True])
+@pytest.mark.parametrize(
+    ("hello", "named", "hint"),
+    [
+        ({"version": "0.0.9", **SERVICE}, "reprod 0.0.9", "restart it: systemctl --user restart reprod"),
+        ({"version": "0.0.9", "pid": 7, "restart": None}, "reprod 0.0.9", f"restart it: {BY_HAND}"),
+        ({"version": "0.0.9", "pid": 7}, "reprod 0.0.9", f"restart it: {EITHER}"),
+        ({"version": OWN, **SERVICE}, f"reprod {OWN}", f"{CHANGED}systemctl --user restart reprod"),
+        ({"version": "99.0", **SERVICE}, "reprod 99.0", UPGRADE),
+        ({"version": ["x"], "pid": "7", "restart": 8}, "another version", "start it again as it was started"),
+        ({}, "another version", "systemctl restart reprod"),
+        (None, "another version", "systemctl restart reprod"),
+    ],
+)
+def test_an_unknown_method_says_both_versions(
+    state: Path, hello: dict[str, Any] | None, named: str, hint: str, tells: bool
+) -> None:
+    """Which version the daemon is, which one this is, and what to do: restart it as it runs, or upgrade what is older.
+
+    The code is that of "no daemon answers", but nothing takes it for that.
+    """
+    with (
+        serving(state / "control.sock", other(hello, tells=tells)),
+        connect() as client,
+        pytest.raises(errors.VersionsDifferError, match=f"is {named}.* does not know 'purge'") as caught,
+    ):
+        client.call("purge")
+    assert caught.value.message.endswith(f"; this is reprod {OWN}")
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 3
+    assert not isinstance(caught.value, errors.DaemonUnavailableError)
+
+
+def test_a_protocol_that_is_too_old_is_refused(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once an older protocol is not understood any more, a daemon that speaks it is asked nothing else."""
+    asked: list[str] = []
+
+    def script(connection: socket.socket, request: dict[str, Any]) -> None:
+        asked.append(request["method"])
+        send(connection, id=request["id"], result={"protocol": 1, "version": "0.0.9", **SERVICE})
+
+    monkeypatch.setattr(protocol, "OLDEST", 2)
+    with serving(state / "control.sock", script):
+        for method in ("status", "hello", "scan"):
+            with connect() as client, pytest.raises(errors.VersionsDifferError, match=r"reprod 0\.0\.9") as caught:
+                client.call(method)
+            assert caught.value.hint == "restart it: systemctl --user restart reprod"
+        assert asked == ["hello"] * 3
+
+
+def test_a_protocol_that_is_understood_is_asked_for_once(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One question a connection, and none as long as every protocol is understood; whom the daemon does not tell it
+    may go on."""
+    asked: list[str] = []
+
+    def script(connection: socket.socket, request: dict[str, Any]) -> None:
+        asked.append(request["method"])
+        if request["method"] == "hello" and len(asked) > 4:
+            data = {"exit_code": 77, "hint": ""}
+            send(connection, id=request["id"], error={"code": -32000, "message": "uid 5 may not hello", "data": data})
+        else:
+            send(connection, id=request["id"], result={"protocol": 7})
+
+    with serving(state / "control.sock", script):
+        with connect() as client:
+            client.call("status")
+        monkeypatch.setattr(protocol, "OLDEST", 2)
+        with connect() as client:
+            client.call("status")
+            client.call("scan")
+        assert asked == ["status", "hello", "status", "scan"]
+        with connect() as client:
+            client.call("status")
+        assert asked[4:] == ["hello", "status"]
+
+
+@pytest.mark.parametrize(("version", "kind"), [(OWN, errors.UsageError), ("0.0.9", errors.VersionsDifferError)])
+def test_a_bad_request_of_another_version(state: Path, version: str, kind: type[errors.ReprodError]) -> None:
+    """What a daemon of the same version calls a bad request is one; of another version both versions are named."""
+
+    def script(connection: socket.socket, request: dict[str, Any]) -> None:
+        if request["method"] == "hello":
+            send(connection, id=request["id"], result={"version": version, **SERVICE})
+        else:
+            error = {"code": -32600, "message": "bad request: 'depth'", "data": {"exit_code": 2, "hint": "do"}}
+            send(connection, id=request["id"], error=error)
+
+    with (
+        serving(state / "control.sock", script),
+        connect() as client,
+        pytest.raises(kind, match="bad request: 'depth'") as caught,
+    ):
+        client.call("scan")
+    assert type(caught.value) is kind
+
+
+def test_what_a_newer_daemon_adds_is_passed_over(state: Path) -> None:
+    """An older client works with a newer daemon for what both know."""
+
+    def script(connection: socket.socket, request: dict[str, Any]) -> None:
+        send(connection, method="news", params={"x": 1})
+        send(connection, id=request["id"], result={"protocol": 9, "version": "99.0", "more": [1]}, more=2)
 
     with serving(state / "control.sock", script), connect() as client:
-        with pytest.raises(errors.DaemonUnavailableError, match="does not know 'purge'") as caught:
-            client.call("purge")
-        assert "restart" in caught.value.hint
+        assert client.call("hello")["version"] == "99.0"
+        assert client.call("status")["more"] == [1]
+
+
+def test_the_library_hears_of_an_older_daemon(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a training process is told in one line: both versions and how to restart; from a daemon that does not know
+    the question, or speaks a protocol that is not understood any more; nothing where the two understand each other."""
+    hello = {"protocol": 1, "version": "0.0.9", **SERVICE}
+    with serving(state / "control.sock", other(hello, tells=True)):
+        answer = handover.ask("r", "data", "http://h", identify=False, answer_s=5.0)
+    assert answer is not None
+    doubt = api._doubt(answer, ["data"], "http://h")
+    assert isinstance(doubt, errors.VersionsDifferError)
+    assert str(doubt) == (
+        f"the daemon is reprod 0.0.9 and does not know what this library tells it; this is reprod {OWN}; "
+        "restart it: systemctl --user restart reprod"
+    )
+    known = {**hello, "known": True, "tracking_uri": "http://h", "datasets": ["data"]}
+    assert api._doubt(known, ["data"], "http://h") is None
+    monkeypatch.setattr(protocol, "OLDEST", 2)
+    assert "0.0.9" in str(api._doubt(known, ["data"], "http://h"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from reprod import config as configuration
 from reprod.config import places
-from reprod.config.values import EnvironmentConfig, MlflowConfig, ScanConfig, WatchConfig
+from reprod.config.values import DaemonConfig, EnvironmentConfig, MlflowConfig, ScanConfig, WatchConfig
 from reprod.errors import ConfigError, DatasetUnavailableError, NotFoundError, StateError, UsageError
 
 EXAMPLE = Path(__file__).parent.parent / "config" / "reprod.toml"
@@ -55,6 +55,7 @@ class TestExample:
             ("environment", EnvironmentConfig),
             ("watch", WatchConfig),
             ("scan", ScanConfig),
+            ("daemon", DaemonConfig),
         ):
             assert set(tables[section]) == set(kind.__dataclass_fields__)
 

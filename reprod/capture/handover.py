@@ -21,6 +21,7 @@ ANSWER_S = 0.020
 CHILD_S = 30
 CHILD_RETRY_S = 0.5
 MAX_ANSWER = 1 << 20
+METHOD_NOT_FOUND = -32601
 
 _CHILD = (
     "import json,sys;i=json.load(sys.stdin);sys.path+=[p for p in i['sys_path'] if p not in sys.path];"
@@ -46,8 +47,9 @@ def ask(
 ) -> dict[str, Any] | None:
     """Tell the daemon who this process is and which run it tags; start the recording child once per process.
 
-    Returns None if no daemon was reached, its result if the answer came within ``answer_s``, else an empty mapping.
-    ``identify=False`` only wakes the daemon: the run is another process's. Never raises.
+    Returns None if no daemon was reached, its result if the answer came within ``answer_s``, else an empty mapping; of
+    one so old that it does not know the question, what it says of itself and ``unknown``. ``identify=False`` only wakes
+    the daemon: the run is another process's. Never raises.
     """
     try:
         found = _connect()
@@ -134,7 +136,10 @@ def _receive(connection: socket.socket, within_s: float) -> dict[str, Any] | Non
         answer = json.loads(data)
     except (OSError, ValueError, RecursionError):
         return None
-    result = answer.get("result") if isinstance(answer, dict) else None
+    result, error = (answer.get("result"), answer.get("error")) if isinstance(answer, dict) else (None, None)
+    if isinstance(error, dict) and error.get("code") == METHOD_NOT_FOUND:
+        said = error.get("data")
+        return {**(said if isinstance(said, dict) else {}), "unknown": True}
     return result if isinstance(result, dict) else None
 
 

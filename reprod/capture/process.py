@@ -28,9 +28,15 @@ def current_context() -> ProcessContext:
     ticks = start_ticks(pid)
     if ticks is None:
         raise OSError(f"/proc/{pid}/stat is not readable")
-    return ProcessContext(
-        v=1, host=host_name(), boot_id=boot_id(), pid=pid, start_ticks=ticks, prefix=os.path.abspath(sys.prefix)
-    )
+    return ProcessContext(1, host_name(), boot_id(), pid, ticks, os.path.abspath(sys.prefix), _pid_namespace())
+
+
+def _pid_namespace() -> int | None:
+    """Return which pids the calling process's is one of: every container has namespaces of its own."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # a sandbox that has none
+        return None
 
 
 def start_ticks(pid: int) -> int | None:

@@ -16,7 +16,8 @@ from typing import Any
 from reprod.cli import codes, render
 from reprod.cli.daemon_ import RELOAD_TIMEOUT_S
 from reprod.cli.place import Place, locate
-from reprod.cli.screen import Column, Screen, table
+from reprod.cli.screen import Cell, Column, Screen, table
+from reprod.cli.status_view import state_of
 from reprod.config import (
     DEFAULT_EXCLUDE,
     Config,
@@ -119,18 +120,21 @@ def list_all(args: argparse.Namespace) -> int:
         screen.prose("hint: reprod dataset add NAME PATH")
         return codes.FINE
     cells = [
-        [
-            (render.safe(row.get("name")), "bold"),
-            (render.safe(row.get("state") or "not watched now"), ""),
-            (render.file_name(row.get("path") or "-"), ""),
-        ]
+        [(render.safe(row.get("name")), "bold"), _state(screen, row), (render.file_name(row.get("path") or "-"), "")]
         for row in rows
     ]
     for line in table(screen, [Column("DATASET"), Column("STATE"), Column("PATH")], cells, indent=0):
         screen.line(line)
     if not place.live:
-        print("no daemon is running: reprod daemon", file=sys.stderr)
+        Screen(sys.stderr).prose("no daemon is running: reprod daemon")
     return codes.FINE
+
+
+def _state(screen: Screen, row: dict[str, Any]) -> Cell:
+    if not row.get("state"):
+        return "not watched now", ""
+    mark, colour, word = state_of(row)
+    return f"{screen.mark(mark)} {word}", colour
 
 
 def _rows(config: Config) -> list[dict[str, Any]]:

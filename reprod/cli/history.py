@@ -14,6 +14,9 @@ from reprod.errors import NotFoundError
 #: A terminal is no place for a million names or versions; --json lists them all.
 _SHOWN = 50
 
+#: Runs beside a version, and characters of their ids, which are random: ``run:`` takes any that are unique.
+_RUNS, _RUN_ID = 2, 8
+
 
 def log(args: argparse.Namespace) -> int:
     """List the versions of one dataset, the newest first."""
@@ -59,8 +62,8 @@ _HEADS = [
 
 
 def _log_row(row: dict[str, Any]) -> list[tuple[str, str]]:
-    runs = [render.safe(run)[: render.DIGEST_DIGITS] for run in row.get("runs") or []]
-    shown = ", ".join(runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
+    runs = [render.safe(run)[:_RUN_ID] for run in row.get("runs") or []]
+    shown = ", ".join(runs[:_RUNS]) + (f" and {len(runs) - _RUNS} more" if len(runs) > _RUNS else "")
     why = [_reason(row), "forgotten" if row.get("pruned") else "", f"run {shown}" if runs else ""]
     complete = row.get("complete", True)
     return [
@@ -141,7 +144,7 @@ def _show_diff(screen: Screen, answer: dict[str, Any], differs: bool) -> None:
     for kind, show in (("added", _added), ("modified", _modified), ("renamed", _renamed), ("removed", _removed)):
         entries = answer.get(kind) or []
         for entry in entries[:_SHOWN]:
-            screen.line(f"  {show(screen, entry)}")
+            screen.entry(*show(screen, entry))
         if len(entries) > _SHOWN:
             screen.line(f"  and {len(entries) - _SHOWN:,} more {kind} (--json lists them)")
     _show_unknown(screen, answer, unknown)
@@ -156,30 +159,27 @@ def _show_unknown(screen: Screen, answer: dict[str, Any], entries: list[dict[str
         screen.line(f"  and {len(entries) - _SHOWN:,} more folders that are not known (--json lists them)")
 
 
-def _added(screen: Screen, entry: dict[str, Any]) -> str:
-    return f"{screen.paint('A', 'green')}  {render.file_name(entry)}  {render.size(entry.get('size'))}"
+def _added(screen: Screen, entry: dict[str, Any]) -> tuple[str, str]:
+    return f"{screen.paint('A', 'green')}  {render.file_name(entry)}", render.size(entry.get("size"))
 
 
-def _removed(screen: Screen, entry: dict[str, Any]) -> str:
-    return f"{screen.paint('D', 'red')}  {render.file_name(entry)}  {render.size(entry.get('size'))}"
+def _removed(screen: Screen, entry: dict[str, Any]) -> tuple[str, str]:
+    return f"{screen.paint('D', 'red')}  {render.file_name(entry)}", render.size(entry.get("size"))
 
 
-def _modified(screen: Screen, entry: dict[str, Any]) -> str:
-    before, after = entry.get("size_a"), entry.get("size_b")
-    sizes = render.size(after) if before == after else f"{render.size(before)} → {render.size(after)}"
+def _modified(screen: Screen, entry: dict[str, Any]) -> tuple[str, str]:
+    sizes = render.growth(entry.get("size_a"), entry.get("size_b"))
     hashes = f"{render.digest(entry.get('digest_a'))} → {render.digest(entry.get('digest_b'))}"
     problem = entry.get("problem_b") or (f"was {entry['problem_a']}" if entry.get("problem_a") else "")
-    return (
-        f"{screen.paint('M', 'yellow')}  {render.file_name(entry)}  "
-        f"{render.safe(problem) if problem else f'{sizes}  {hashes}'}"
-    )
+    about = render.safe(problem) if problem else f"{sizes}  {hashes}"
+    return f"{screen.paint('M', 'yellow')}  {render.file_name(entry)}", about
 
 
-def _renamed(screen: Screen, entry: dict[str, Any]) -> str:
+def _renamed(screen: Screen, entry: dict[str, Any]) -> tuple[str, str]:
     old, new = (
         render.file_name({"path": entry.get(key), "path_b64": entry.get(f"{key}_b64")}) for key in ("from", "to")
     )
-    return f"{screen.paint('R', 'cyan')}  {old} → {new}  {render.size(entry.get('size'))}"
+    return f"{screen.paint('R', 'cyan')}  {old} → {new}", render.size(entry.get("size"))
 
 
 def _side(ref: object) -> str:
@@ -201,6 +201,8 @@ def _title(ref: object) -> str:
         return name
     if version is None:
         return name if name.startswith("run:") else f"{name.split('@')[0]} now"
+    if ref.get("run_id"):
+        return f"{render.safe(ref['name'])}@{version} (run {render.safe(ref['run_id'])[:_RUN_ID]})"
     return name if name.endswith(f"@{version}") else f"{name}@{version}"
 
 

@@ -74,6 +74,15 @@ def size(count: object) -> str:
     raise AssertionError("the last unit always returns")
 
 
+def growth(before: object, after: object) -> str:
+    """Return two sizes as ``41.2 KiB → 43.9 KiB``, in bytes where they would look the same; one if they are."""
+    if before == after:
+        return size(after)
+    shown = f"{size(before)} → {size(after)}"
+    same = size(before) == size(after)
+    return f"{number(before)} → {number(after)} B" if same else shown
+
+
 def number(count: object) -> str:
     """Return a count with thousands separated: ``1,331,167``; ``-`` for None."""
     return f"{count:,}" if isinstance(count, (int, float)) else "-"
@@ -119,6 +128,16 @@ def ago(moment: object, now: float | None = None) -> str:
     return f"{duration(int(seconds) if seconds < 10 else seconds).replace('.0 s', ' s')} ago"
 
 
+def moment(value: object) -> str:
+    """Return an RFC 3339 time in this machine's zone, to the second; one that cannot be read as it is."""
+    from datetime import datetime
+
+    try:
+        return f"{datetime.fromisoformat(str(value)).astimezone():%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError):
+        return safe(value)
+
+
 def digest(value: object) -> str:
     """Return a digest shortened for people, ``dt1:7f3a1c0e1234``; ``no digest`` for None."""
     if not isinstance(value, str) or not value:
@@ -127,13 +146,15 @@ def digest(value: object) -> str:
     return f"{kind}{colon}{digits[:DIGEST_DIGITS]}"
 
 
-def to_json(command: str, answer: dict[str, Any]) -> str:
+def to_json(command: str, answer: dict[str, Any], *, one_line: bool = False) -> str:
     """Return ``answer`` as one JSON object with its schema, in ASCII only.
 
     A text that is not UTF-8 (a file name) is shown escaped under its key, and its bytes stand beside it under
     ``KEY_b64``; for a list, a list of the same length with null for the texts that need none.
     """
     answer = {"schema": f"reprod.{command}/1", **{key: value for key, value in answer.items() if key != "schema"}}
+    if one_line:
+        return json.dumps(_plain(answer), separators=(",", ":"))
     return json.dumps(_plain(answer), indent=2)
 
 

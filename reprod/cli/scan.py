@@ -50,7 +50,7 @@ def _show(screen: Screen, dataset: dict[str, Any]) -> None:
             screen.prose(f"hint: {render.safe(dataset['hint'])}", 2, "dim")
         return
     changed = change_counts(dataset) if dataset.get("changed") else "unchanged"
-    screen.line(
+    screen.prose(
         f"{name}  @{dataset.get('version', '-')}  {render.digest(dataset.get('digest'))}  {changed}   "
         f"{render.plural(dataset.get('files') or 0, 'file')}, {render.size(dataset.get('bytes'))}"
     )

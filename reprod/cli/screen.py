@@ -7,16 +7,20 @@ where a caller forgot ``render.safe``, as for what should have been a number. Wi
 """
 
 import os
-import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self, TextIO
 
 from reprod.cli import render
+from reprod.cli.width import PAINT, columns, cut, fitted, wrapped
+
+__all__ = ["Cell", "Column", "ProgressLine", "Screen", "columns", "cut", "progress_text", "table"]
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
-_PAINT = re.compile(f"(\x1b\\[(?:0|{'|'.join(_CODES.values())})m)")
+#: Where a terminal has 256 colours: yellow and cyan of the first 16 cannot be read on white. These have a contrast of
+#: 4.3 or more to white and of 3.8 or more to black (WCAG 2); brighter ones lose there, darker ones here.
+_DEEP_CODES = {**_CODES, "red": "38;5;160", "green": "38;5;28", "yellow": "38;5;130", "cyan": "38;5;30"}
 _MARKS = {"good": ("●", "*"), "busy": ("◐", "~"), "new": ("○", "o"), "warn": ("▲", "!"), "bad": ("✗", "x")}
 _ASCII = str.maketrans({"·": "|", "→": ">", "…": "~", "−": "-", "━": "=", "╸": ">"})
 
@@ -24,6 +28,9 @@ _ASCII = str.maketrans({"·": "|", "→": ">", "…": "~", "−": "-", "━": "=
 _SHORTEST_NAME = 8
 
 _BAR = 20
+
+#: Width of the labels beside values.
+_LABEL = 9
 
 Cell = tuple[str, str]
 """Text and its colour ("" for none)."""
@@ -40,26 +47,51 @@ class Screen:
         self.unicode = _shows_unicode(stream)
         self.rewritable = self.terminal and os.environ.get("TERM") != "dumb"
         self.width = _width() if self.terminal else None
+        self._drawn = False
+        self._codes = _DEEP_CODES if _has_256_colours() else _CODES
 
     def line(self, text: str = "") -> None:
         """Write one line."""
-        text = "".join(part if i % 2 else render.safe(part) for i, part in enumerate(_PAINT.split(text)))
-        self._stream.write((text if self.unicode else text.translate(_ASCII)) + "\n")
+        text = "".join(part if i % 2 else render.safe(part) for i, part in enumerate(PAINT.split(text)))
+        self._stream.write((text if self.unicode else _ascii(text)) + "\n")
+
+    def drawn(self, draw: "Callable[[Screen], None]", width: int) -> list[str]:
+        """Return what ``draw`` writes to a screen like this one, as lines of at most ``width`` columns."""
+        import io
+
+        stream = io.StringIO()
+        inner = Screen(stream)
+        inner.terminal = inner._drawn = True
+        inner.colour, inner.unicode, inner.width = self.colour, self.unicode, width
+        draw(inner)
+        return [fitted(line, width) for line in stream.getvalue().splitlines()]
 
     def prose(self, text: str, indent: int = 0, colour: str = "") -> None:
         """Write text with ``indent`` spaces before it, wrapped at the width of a terminal."""
-        space = " " * indent
-        lines = [text]
-        if self.width is not None and columns(text) > self.width - indent:
-            import textwrap
+        for each in self._wrapped(text, indent):
+            self.line(" " * indent + self.paint(each, colour))
 
-            lines = textwrap.wrap(text, max(20, self.width - indent), break_on_hyphens=False) or [""]
-        for each in lines:
-            self.line(space + self.paint(each, colour))
+    def field(self, label: str, value: str, *, whole: bool = False) -> None:
+        """Write a value beside its label, wrapped under itself; ``whole``: as one line, which can be copied."""
+        lines = [value] if whole and not self._drawn else self._wrapped(value, _LABEL + 3)
+        for i, each in enumerate(lines):
+            told = f"{label if i == 0 else '':<{_LABEL}}"
+            self.line(f"  {self.paint(told, 'dim')} {each}")
+
+    def entry(self, head: str, about: str) -> None:
+        """Write a name and what is said of it: beside it, or below where the name leaves no room; no name is cut."""
+        if self.width is not None and columns(PAINT.sub("", head)) + columns(about) + 4 > self.width:
+            self.line(f"  {head}")
+            self.prose(about, 5)
+        else:
+            self.line(f"  {head}  {about}")
+
+    def _wrapped(self, text: str, indent: int) -> list[str]:
+        return [text] if self.width is None else wrapped(text, max(20, self.width - indent))
 
     def paint(self, text: str, colour: str) -> str:
         """Return ``text`` in ``colour`` where colour is wanted."""
-        return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if colour and self.colour and text else text
+        return f"\x1b[{self._codes[colour]}m{text}\x1b[0m" if colour and self.colour and text else text
 
     def mark(self, kind: str) -> str:
         """Return the sign for good, busy, new, warn or bad."""
@@ -67,7 +99,7 @@ class Screen:
 
     def rewrite(self, text: str) -> None:
         """Replace the current line of a terminal, cut to its width."""
-        text = render.safe(text if self.unicode else text.translate(_ASCII))
+        text = render.safe(text if self.unicode else _ascii(text))
         self._stream.write("\r\x1b[K" + cut(text, (self.width or 80) - 1))
         self._stream.flush()
 
@@ -173,37 +205,9 @@ def progress_text(fields: dict[str, Any], label: str = "", rate: str = "", width
     return "  ".join(parts)
 
 
-def columns(text: str) -> int:
-    """Return how many terminal columns ``text`` (without control characters) takes."""
-    # Latin, and the range of the marks and signs used here: one column each, without loading a database of characters.
-    if all(c < "\u0300" or "\u2010" <= c < "\u2600" for c in text):
-        return len(text)
-    import unicodedata
-
-    wide = sum(1 for c in text if unicodedata.east_asian_width(c) in "WF")
-    return len(text) + wide - sum(1 for c in text if unicodedata.combining(c))
-
-
-def cut(text: str, width: int, *, middle: bool = False) -> str:
-    """Return ``text`` in at most ``width`` columns, with an ellipsis where something is missing."""
-    if columns(text) <= width:
-        return text
-    if width <= 1:
-        return "…"[:width]
-    if middle:
-        head = cut(text, (width + 1) // 2)[:-1]
-        tail = ""
-        for character in reversed(text):
-            if columns(head) + 1 + columns(character + tail) > width:
-                break
-            tail = character + tail
-        return f"{head}…{tail}"
-    kept = ""
-    for character in text:
-        if columns(kept + character) > width - 1:
-            break
-        kept += character
-    return kept + "…"
+def _ascii(text: str) -> str:
+    """Return text for a terminal that knows no UTF-8: the second byte of a letter may be a command to it."""
+    return text if text.isascii() else text.translate(_ASCII).encode("ascii", "backslashreplace").decode("ascii")
 
 
 def _is_terminal(stream: TextIO) -> bool:
@@ -222,8 +226,13 @@ def _wants_colour(terminal: bool) -> bool:
     return terminal and os.environ.get("TERM") != "dumb"
 
 
+def _has_256_colours() -> bool:
+    return "256" in os.environ.get("TERM", "") or os.environ.get("COLORTERM", "") in {"truecolor", "24bit"}
+
+
 def _shows_unicode(stream: TextIO) -> bool:
-    # Python turns LANG=C into UTF-8 by itself; the terminal behind a C locale may still know ASCII only.
+    # Python turns LANG=C into UTF-8 by itself, and sets LC_CTYPE in this process's environment to say so; the terminal
+    # behind a C locale may still know ASCII only.
     locale = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
     return (stream.encoding or "").lower().replace("-", "") == "utf8" and locale not in {"C", "POSIX"}
 

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
         return codes.INCOMPLETE if incomplete else codes.FINE
     screen = Screen(sys.stdout)
     name = screen.paint(render.safe(answer.get("name")), "bold")
-    screen.line(
+    screen.prose(
         f"{name}  @{answer.get('version', '-')}  {render.safe(answer.get('digest') or 'no digest')}   "
         f"{render.plural(answer.get('files') or 0, 'file')}, {render.size(answer.get('bytes'))}"
     )

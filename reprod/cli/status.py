@@ -22,11 +22,17 @@ _NEEDS_PERSON = {"failed", "misconfigured"}
 
 def run(args: argparse.Namespace) -> int:
     """Show the status; return 0, with --check 0, 1, 5 or 6, and 3 if no daemon answers."""
+    silent = False
     try:
         with connect(timeout_s=TIMEOUT_S) as client:
+            silent = True
+            if args.watch:
+                from reprod.cli import watch
+
+                return watch.follow(args, client)
             answer = client.call("status", {"name": args.name})
     except DaemonUnavailableError as error:
-        return _last_known(args, error)
+        return _last_known(args, error, silent=silent)
     _show(args, answer)
     return check_code(answer) if args.check else codes.FINE
 
@@ -62,14 +68,15 @@ def _needs_more(answer: dict[str, Any]) -> bool:
     )
 
 
-def _last_known(args: argparse.Namespace, reason: ReprodError) -> int:
+def _last_known(args: argparse.Namespace, reason: ReprodError, *, silent: bool) -> int:
+    """Show what was known last; ``silent``: somebody listens, and does not answer."""
     from reprod.ops import lastknown
 
-    print(f"error: {render.safe(reason.message)}\nhint: {render.safe(reason.hint)}", file=sys.stderr)
+    _say(reason)
     try:
-        answer = lastknown.read(places.known_state_dir())
+        answer = {**lastknown.read(places.known_state_dir()), "silent": silent}
     except ReprodError as error:
-        print(f"error: {render.safe(error.message)}\nhint: {render.safe(error.hint)}", file=sys.stderr)
+        _say(error)
         return codes.NO_DAEMON
     if args.name is not None:
         named = [item for item in answer.get("datasets") or [] if item.get("name") == args.name]
@@ -78,14 +85,21 @@ def _last_known(args: argparse.Namespace, reason: ReprodError) -> int:
     return codes.NO_DAEMON
 
 
+def _say(error: ReprodError) -> None:
+    screen = Screen(sys.stderr)
+    screen.line(f"error: {error.message}")
+    screen.line(f"hint: {error.hint}")
+
+
 def _show(args: argparse.Namespace, answer: dict[str, Any]) -> None:
     if args.json:
-        print(render.to_json("status", answer))
+        print(render.to_json("status", answer, one_line=args.watch))
         return
     from reprod.cli import status_view
 
     screen = Screen(sys.stdout)
     if args.name is not None:
         status_view.show_one(screen, args.name, answer)
+        status_view.show_needs(screen, answer)
     else:
         status_view.show_all(screen, answer)

@@ -1,4 +1,4 @@
-"""The screen of ``reprod status``: who answers, one line for each dataset, reasons, and what needs a person last.
+"""The screen of ``reprod status``: who answers, the tracking server, a line for each dataset, what needs a person last.
 
 Takes the ``reprod.status/1`` object as the daemon or the registry gives it; a missing or null field is shown as ``-``
 or left out, never guessed.
@@ -7,7 +7,7 @@ or left out, never guessed.
 from typing import Any
 
 from reprod.cli import render
-from reprod.cli.screen import Cell, Column, Screen, columns, progress_text, table
+from reprod.cli.screen import Cell, Column, Screen, columns, table
 
 # mark, colour, and the word where it is not the state's own
 _STATES: dict[str, tuple[str, str, str]] = {
@@ -30,8 +30,14 @@ _NO_TRACKING_HINT = 'set tracking_uri under [mlflow] in reprod.toml ("local" sta
 
 def show_all(screen: Screen, answer: dict[str, Any]) -> None:
     """Write the whole screen."""
+    show_known(screen, answer)
+    show_needs(screen, answer)
+
+
+def show_known(screen: Screen, answer: dict[str, Any]) -> None:
+    """Write what there is."""
     datasets = answer.get("datasets") or []
-    _header(screen, answer, len(datasets))
+    _header(screen, answer)
     screen.line()
     if datasets:
         heading, *rows = table(screen, _HEADS, [_row(screen, dataset) for dataset in datasets])
@@ -43,23 +49,21 @@ def show_all(screen: Screen, answer: dict[str, Any]) -> None:
         screen.prose("no datasets yet", 2)
         screen.prose("hint: reprod dataset add NAME PATH", 2, "dim")
     _environment(screen, answer)
-    _attention(screen, answer)
 
 
 def show_one(screen: Screen, name: str, answer: dict[str, Any]) -> None:
-    """Write everything about one dataset."""
+    """Write everything about one dataset, but for what needs a person."""
     dataset = next((item for item in answer.get("datasets") or [] if item.get("name") == name), None)
     if dataset is None:
         screen.prose(f"{render.safe(name)}: nothing is known of it")
         return
-    mark, colour, word = _state(dataset)
+    mark, colour, word = state_of(dataset)
     live = "" if answer.get("live", True) else "   (last known, not live)"
     screen.line(f"{screen.paint(f'{screen.mark(mark)} {render.safe(name)}', colour)}  {word}{live}")
     for label, value in _facts(dataset, answer.get("store") or {}):
-        screen.line(f"  {screen.paint(f'{label:<9}', 'dim')} {value}")
+        screen.field(label, value, whole=label in {"path", "digest"})
     problems = dataset.get("problems") or []
     _notes(screen, dataset, 2, len(problems))
-    _attention(screen, answer)
 
 
 _HEADS = [
@@ -73,15 +77,19 @@ _HEADS = [
 ]
 
 
-def _state(dataset: dict[str, Any]) -> tuple[str, str, str]:
+def state_of(dataset: dict[str, Any]) -> tuple[str, str, str]:
+    """Return mark, colour and words for the state of a dataset, what is being done with it included."""
     state = str(dataset.get("state"))
     mark, colour, word = _STATES.get(state, ("warn", "yellow", render.safe(state)))
-    percent = (dataset.get("progress") or {}).get("percent")
+    progress = dataset.get("progress") or {}
+    if progress.get("phase") and mark == "busy":
+        word = render.safe(progress["phase"])
+    percent = progress.get("percent")
     return mark, colour, f"{word} {percent:.0f}%" if isinstance(percent, (int, float)) else word
 
 
 def _row(screen: Screen, dataset: dict[str, Any]) -> list[Cell]:
-    mark, colour, word = _state(dataset)
+    mark, colour, word = state_of(dataset)
     version = dataset.get("version")
     known = version is not None
     return [
@@ -107,8 +115,9 @@ def _facts(dataset: dict[str, Any], store: dict[str, Any]) -> list[tuple[str, st
         facts.append(("history", _history(dataset["history"])))
     if store.get("keep_days") is not None:
         facts.append(("kept", _kept(store)))
-    facts.append(("changed", render.ago(dataset.get("last_change_at"))))
-    facts.append(("confirmed", render.ago(dataset.get("confirmed_at"))))
+    for label, key in (("changed", "last_change_at"), ("confirmed", "confirmed_at")):
+        at = f" ({render.moment(dataset[key])})" if dataset.get(key) else ""
+        facts.append((label, f"{render.ago(dataset.get(key))}{at}"))
     if dataset.get("watch"):
         facts.append(("watch", _watch(dataset)))
     return facts
@@ -143,10 +152,11 @@ def _kept(store: dict[str, Any]) -> str:
 def _notes(screen: Screen, dataset: dict[str, Any], indent: int, problems_shown: int) -> None:
     """Write what stands below a dataset's line: progress, reason, hint, how it is watched, its problems."""
     if dataset.get("progress"):
-        fields = {key: value for key, value in dataset["progress"].items() if key != "percent"}
-        screen.prose(progress_text(fields), indent)
+        screen.prose(_doing(dataset["progress"]), indent)
     if dataset.get("reason"):
         screen.prose(render.safe(dataset["reason"]), indent)
+    if dataset.get("state") == "unavailable" and dataset.get("confirmed_at"):
+        screen.prose(f"last seen {render.ago(dataset['confirmed_at'])}; nothing was forgotten", indent)
     problems = dataset.get("problems") or []
     for problem in problems[:problems_shown]:
         screen.prose(f"{render.file_name(problem)}: {render.safe(problem.get('problem'))}", indent)
@@ -161,16 +171,35 @@ def _notes(screen: Screen, dataset: dict[str, Any], indent: int, problems_shown:
         screen.prose(f"{how}: {render.safe(dataset['watch_reason'])}", indent, "dim")
 
 
-def _header(screen: Screen, answer: dict[str, Any], count: int) -> None:
+def _doing(progress: dict[str, Any]) -> str:
+    """Return ``11,000 of 18,233 files · 1.0 GiB of 4.0 GiB · 3 s left``."""
+    parts = []
+    for shown, done, total in ((render.number, "files", "total_files"), (render.size, "bytes", "total_bytes")):
+        if progress.get(done) is not None:
+            of = f" of {shown(progress[total])}" if progress.get(total) is not None else ""
+            parts.append(f"{shown(progress[done])}{of}{' files' if done == 'files' else ''}")
+    if progress.get("seconds_left") is not None:
+        parts.append(f"about {render.duration(progress['seconds_left'])} left")
+    elif parts:
+        parts[-1] += " so far"
+    return " · ".join(parts)
+
+
+def _header(screen: Screen, answer: dict[str, Any]) -> None:
     if not answer.get("live", True):
-        stopped = f": stopped {render.ago(answer['stopped_at'])}" if answer.get("stopped_at") else ""
-        screen.prose(f"{screen.mark('new')} reprod is not running{stopped}. Last known state, not live:", colour="red")
+        when = f"{render.ago(answer['stopped_at'])}" if answer.get("stopped_at") else ""
+        if answer.get("silent"):
+            what = "reprod does not answer"
+        else:
+            what = f"reprod is not running{f': stopped {when}' if when else ''}"
+        screen.prose(f"{screen.mark('new')} {what}. Last known state, not live:", colour="red")
         return
+    whose = f"{'system' if answer.get('system') else 'user'} daemon of {render.safe(answer.get('user'))}"
     parts = [
-        f"watching {render.plural(count, 'dataset')}",
+        *([whose] if answer.get("user") is not None else []),
+        f"pid {answer.get('pid', '-')}",
         f"up {render.duration(answer.get('uptime_seconds'))}",
         render.size(answer.get("rss_bytes")),
-        f"pid {answer.get('pid', '-')}",
     ]
     name = f"{screen.mark('good')} reprod {render.safe(answer.get('version'))}"
     about = " · ".join(parts)
@@ -180,6 +209,17 @@ def _header(screen: Screen, answer: dict[str, Any], count: int) -> None:
         screen.line(screen.paint(name, "green"))
         screen.prose(about, 2)
     _tracking(screen, answer.get("tracking") or {}, answer.get("runs") or {}, bool(answer.get("attention")))
+    _totals(screen, answer.get("datasets") or [])
+
+
+def _totals(screen: Screen, datasets: list[dict[str, Any]]) -> None:
+    if not datasets:
+        return
+    parts = [f"watching {render.plural(len(datasets), 'dataset')}"]
+    for key, shown in (("files", lambda count: render.plural(count, "file")), ("bytes", render.size)):
+        known = [each[key] for each in datasets if isinstance(each.get(key), int)]
+        parts += [shown(sum(known))] if known else []
+    screen.prose(" · ".join(parts), 2)
 
 
 def _tracking(screen: Screen, tracking: dict[str, Any], runs: dict[str, Any], told: bool) -> None:
@@ -198,7 +238,10 @@ def _tracking(screen: Screen, tracking: dict[str, Any], runs: dict[str, Any], to
     if state == "unreachable":
         reason = f": {render.safe(tracking['error'])}" if tracking.get("error") else ""
         screen.prose(f"{where} is unreachable{reason}", 2, "yellow")
-        screen.prose(f"last answer {render.ago(tracking.get('last_poll_at'))} · {waiting}", 2)
+        last = (
+            f"last answer {render.ago(tracking['last_poll_at'])}" if tracking.get("last_poll_at") else "no answer yet"
+        )
+        screen.prose(f"{last} · {waiting}", 2)
         return
     word = {"reachable": "reachable", "starting": "starting"}.get(str(state), render.safe(state))
     polled = f" · polled {render.ago(tracking['last_poll_at'])}" if tracking.get("last_poll_at") else ""
@@ -227,14 +270,25 @@ def _environment(screen: Screen, answer: dict[str, Any]) -> None:
     )
 
 
-def _attention(screen: Screen, answer: dict[str, Any]) -> None:
+def show_needs(screen: Screen, answer: dict[str, Any]) -> None:
+    """Write what needs a person."""
     needs = answer.get("attention") or []
     if not needs:
         return
     screen.line()
     verb = "needs" if len(needs) == 1 else "need"
     screen.line(screen.paint(f"{render.plural(len(needs), 'thing')} {verb} you:", "bold"))
+    told = {item.get("name"): item for item in answer.get("datasets") or []}
     for need in needs:
-        screen.prose(f"{screen.mark('warn')} {render.safe(need.get('what'))}", 2, "yellow")
-        if need.get("hint"):
-            screen.prose(f"hint: {render.safe(need['hint'])}", 4)
+        what, hint = _need(need, told.get(need.get("dataset")))
+        screen.prose(f"{screen.mark('warn')} {what}", 2, "yellow")
+        if hint:
+            screen.prose(f"hint: {hint}", 4)
+
+
+def _need(need: dict[str, Any], dataset: dict[str, Any] | None) -> tuple[str, str]:
+    """Return what a person should act on, and the hint; what already stands below its dataset is not told twice."""
+    what, hint = render.safe(need.get("what")), render.safe(need.get("hint") or "")
+    if dataset is None or not dataset.get("reason") or need.get("what") != f"{dataset['name']}: {dataset['reason']}":
+        return what, hint
+    return f"{render.safe(dataset['name'])} is {state_of(dataset)[2]}, see above", ""

@@ -25,7 +25,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"reprod {__version__}")
     parser.add_argument("--config", metavar="F", default=None, help="read this reprod.toml instead of the usual one")
     commands = Commands(parser, shared)
-    for add in (_add_daemon, _add_dataset, _add_scan, _add_history, _add_verify, _add_manifest, _add_export, _add_demo):
+    for add in (
+        _add_daemon,
+        _add_dataset,
+        _add_scan,
+        _add_runs,
+        _add_history,
+        _add_verify,
+        _add_manifest,
+        _add_export,
+        _add_demo,
+        _add_completion,
+        _add_service,
+    ):
         add(commands)
     return parser
 
@@ -41,12 +53,15 @@ def _add_daemon(commands: Commands) -> None:
         [
             "reprod status",
             "reprod status imagenet",
+            "reprod status --watch",
             "reprod status --check || mail -s reprod me",
             "reprod status --json",
         ],
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="one dataset, in detail")
-    parser.add_argument("--check", action="store_true", help="exit 1, 5 or 6 if anything is not fine")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--check", action="store_true", help="exit 1, 5 or 6 if anything is not fine")
+    mode.add_argument("--watch", action="store_true", help="go on showing it as it changes, until Ctrl-C")
     json_flag(parser)
 
 
@@ -120,6 +135,32 @@ def _add_scan(commands: Commands) -> None:
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--run", metavar="RUN_ID", dest="run_id", help="deliver it to this MLflow run")
+    json_flag(parser)
+
+
+def _add_runs(commands: Commands) -> None:
+    parser = commands.add(
+        "runs",
+        "runs:run",
+        "list the runs that name a dataset here: recorded, waiting or failed, and why",
+        ["reprod runs", "reprod runs --failed", "reprod runs --waiting --json"],
+    )
+    which = parser.add_mutually_exclusive_group()
+    for name, text in (
+        ("waiting", "only those that wait for a walk or for the tracking server"),
+        ("incomplete", "only those that were recorded without a digest"),
+        ("failed", "only those that could not be recorded: a person must act"),
+    ):
+        which.add_argument(f"--{name}", action="store_const", const=name, dest="which", help=text)
+    parser.add_argument("--limit", metavar="N", type=_count, default=50, help="the newest N, at most 1000 (50)")
+    json_flag(parser)
+    parser = commands.add(
+        "retry",
+        "runs:retry",
+        "try a run that failed, waits or is incomplete again now",
+        ["reprod retry run:0a1b2c3d"],
+    )
+    parser.add_argument("run_ref", metavar="run:ID", help="its id, the first characters of that, or its name")
     json_flag(parser)
 
 
@@ -230,3 +271,66 @@ def _add_demo(commands: Commands) -> None:
     parser = commands.add("demo", "demo:run", "show all of it on a real model and real files", ["reprod demo --keep"])
     parser.add_argument("--keep", action="store_true", help="leave the server and the daemon up at the end")
     parser.add_argument("--port", metavar="N", type=int, default=None, help="port of the demo's MLflow server")
+
+
+def _add_service(commands: Commands) -> None:
+    inner = commands.add_group(
+        "service", "put the daemon under systemd's care, or take it out again", ["reprod service install --now"]
+    )
+    install = inner.add(
+        "install",
+        "service:install",
+        "write the unit with this interpreter, and enable it",
+        [
+            "reprod service install --now",
+            "sudo /opt/reprod/bin/reprod service install --system --now",
+            "reprod service install --print",
+        ],
+    )
+    uninstall = inner.add(
+        "uninstall",
+        "service:uninstall",
+        "stop and disable it, and remove the files that install wrote",
+        ["reprod service uninstall", "sudo reprod service uninstall --system --purge"],
+    )
+    for parser in (install, uninstall):
+        scope = parser.add_mutually_exclusive_group()
+        for name, text in (("user", "for this user, the default"), ("system", "for the machine, as the user reprod")):
+            scope.add_argument(f"--{name}", dest="scope", action="store_const", const=name, default="user", help=text)
+        parser.add_argument("--force", action="store_true", help="also where a person changed the file")
+    install.add_argument("--now", action="store_true", help="start it too, and wait until it answers")
+    install.add_argument("--print", action="store_true", help="print what would be written, and write nothing")
+    uninstall.add_argument("--purge", action="store_true", help="also configuration, state and history, after asking")
+    uninstall.add_argument("--yes", action="store_true", help="do not ask")
+    parser = commands.add(
+        "doctor",
+        "doctor:run",
+        "look for what keeps reprod from its work, and say the line that mends it; exit 1 if there is anything",
+        ["reprod doctor", "sudo reprod doctor --as reprod", "reprod doctor --json | jq '.findings[].mend'"],
+    )
+    parser.add_argument("--as", metavar="USER", dest="as_user", help="check permissions as this user (root only)")
+    json_flag(parser)
+
+
+def _add_completion(commands: Commands) -> None:
+    parser = commands.add(
+        "completion",
+        "completion:run",
+        "print what makes a shell complete reprod's commands, flags, datasets, versions and runs",
+        [
+            'eval "$(reprod completion bash)"             # now; in ~/.bashrc for good',
+            "source <(reprod completion zsh)              # now; in ~/.zshrc, after compinit, for good",
+            "reprod completion fish > ~/.config/fish/completions/reprod.fish",
+            "reprod completion bash > ~/.local/share/bash-completion/completions/reprod",
+        ],
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    parser.add_argument(
+        "words", metavar="WORD", nargs=argparse.REMAINDER, help="what the shell asks with: print what may follow"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not text.isascii() or len(text) > 9 or int(text) > 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1000")
+    return int(text)

@@ -139,9 +139,9 @@ def _tell(answer: dict[str, Any], *, as_json: bool) -> int:
 
 def _show(screen: Screen, answer: dict[str, Any]) -> None:
     screen.prose(*_headline(screen, answer))
+    _show_counts(screen, answer)
     _show_depth(screen, answer)
-    for each in _mismatches(answer):
-        screen.line(f"  {each}")
+    _show_mismatches(screen, answer)
     moved = answer.get("moved") or []
     gone, come = ([render.file_name(_end(entry, key)) for entry in moved] for key in ("from", "to"))
     for source, target in list(zip(gone, come, strict=True))[:_SHOWN]:
@@ -160,6 +160,21 @@ def _show(screen: Screen, answer: dict[str, Any]) -> None:
     if actual is not None and expected is not None and expected != actual:
         screen.prose(f"recorded {render.safe(expected)}", 2, "dim")
         screen.prose(f"found    {render.safe(actual)}", 2, "dim")
+
+
+def _show_counts(screen: Screen, answer: dict[str, Any]) -> None:
+    """Say in one line what is listed below, where that is more than one thing."""
+    moved = len(answer.get("moved") or [])
+    counted = [
+        (len(answer.get("mismatched") or []), "modified"),
+        (moved, "moved"),
+        (len(answer.get("missing") or []) - moved, "missing"),
+        (len(answer.get("extra") or []) - moved, "not recorded"),
+        (len(answer.get("unreadable") or []), "not readable"),
+    ]
+    told = [f"{count:,} {what}" for count, what in counted if count > 0]
+    if sum(max(count, 0) for count, _ in counted) > 1:
+        screen.prose(" · ".join(told), 2)
 
 
 def _show_chain(screen: Screen, answer: dict[str, Any]) -> None:
@@ -245,8 +260,7 @@ def _without(entries: list[Any] | None, told: list[str]) -> list[Any]:
     return [entry for entry in entries or [] if render.file_name(entry) not in known]
 
 
-def _mismatches(answer: dict[str, Any]) -> list[str]:
-    lines = []
+def _show_mismatches(screen: Screen, answer: dict[str, Any]) -> None:
     found = answer.get("mismatched") or []
     kinds = {str(entry.get("path")): entry for entry in answer.get("type_changes") or []}
     for entry in found[:_SHOWN]:
@@ -260,10 +274,11 @@ def _mismatches(answer: dict[str, Any]) -> list[str]:
             before, after = kind["expected"], kind["actual"]
         else:
             before, after = entry.get("expected"), entry.get("actual")
-        lines.append(f"modified: {render.file_name(entry)}  {reason}  {_value(before)} → {_value(after)}")
+        both = isinstance(before, int) and isinstance(after, int)
+        change = render.growth(before, after) if both else f"{_value(before)} → {_value(after)}"
+        screen.entry(f"modified: {render.file_name(entry)}", f"{reason}  {change}")
     if len(found) > _SHOWN:
-        lines.append(f"modified: and {len(found) - _SHOWN:,} more (--json lists them)")
-    return lines
+        screen.line(f"  modified: and {len(found) - _SHOWN:,} more (--json lists them)")
 
 
 def _value(value: object) -> str:

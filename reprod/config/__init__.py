@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from reprod.config.places import config_file, listen_path, socket_candidates, state_dir
     from reprod.config.values import (
         Config,
+        DaemonConfig,
         DatasetConfig,
         EnvironmentConfig,
         Misconfigured,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_EXCLUDE",
     "Config",
+    "DaemonConfig",
     "DatasetConfig",
     "Edit",
     "EnvironmentConfig",

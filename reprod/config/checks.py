@@ -146,6 +146,21 @@ def tracking_uri(value: object) -> str:
     raise UnfitError('http://..., https://..., sqlite:////absolute/path or "local"')
 
 
+def listen(value: object) -> str:
+    """Return ``HOST:PORT``, or "" for no TCP at all. The host is not looked up here: that may wait for a network."""
+    expected = '"HOST:PORT", such as "127.0.0.1:9464" or "[::1]:9464", or ""'
+    if not isinstance(value, str):
+        raise UnfitError(expected)
+    text = value.strip()
+    host, _, port = text.rpartition(":")
+    if text and not re.fullmatch(r"\[[0-9A-Fa-f:.]+(%[\w.]+)?\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,252})", host):
+        port = text if text.isdecimal() else port if port.isdecimal() else "9464"
+        raise UnfitError(expected, f'for this machine alone: "127.0.0.1:{port}"; for all networks: "0.0.0.0:{port}"')
+    if text and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536):
+        raise UnfitError(expected, "a port is a number from 1 to 65535")
+    return text
+
+
 def _has_blake3() -> bool:
     if "blake3" in sys.modules:
         return True

@@ -17,6 +17,7 @@ from typing import Any
 from reprod.config import checks, places
 from reprod.config.values import (
     Config,
+    DaemonConfig,
     DatasetConfig,
     EnvironmentConfig,
     Misconfigured,
@@ -59,6 +60,9 @@ _SECTIONS: Mapping[str, Mapping[str, checks.Check]] = {
         "keep_daily_days": checks.number(0, _LONGEST_DAYS, "days"),
         "max_gb": checks.number(0, 1_000_000, "gigabytes (10^9 bytes), 0 for no cap,"),
     },
+    "daemon": {
+        "listen": checks.listen,
+    },
 }
 _DATASET: Mapping[str, checks.Check] = {
     "path": checks.path,
@@ -96,6 +100,7 @@ def load(explicit: str | None = None, *, tracking: bool = True) -> Config:
         watch=WatchConfig(**tables["watch"]),
         scan=ScanConfig(**tables["scan"]),
         store=StoreConfig(**tables["store"]),
+        daemon=DaemonConfig(**tables["daemon"]),
         datasets=datasets,
         misconfigured=misconfigured,
         file=file,

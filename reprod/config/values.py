@@ -66,6 +66,19 @@ class StoreConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """The daemon itself. ``listen`` is ``HOST:PORT`` of the read-only HTTP over TCP, "" for none."""
+
+    listen: str = ""
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host (of an IPv6 address without its brackets) and port of ``listen``, None for none."""
+        host, _, port = self.listen.rpartition(":")
+        return (host.strip("[]"), int(port)) if self.listen else None
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetConfig:
     """One registered dataset; ``file`` is its datasets.d file, None for one made in code.
 
@@ -117,3 +130,4 @@ class Config:
     state_dir: Path
     socket: Path
     store: StoreConfig = StoreConfig()
+    daemon: DaemonConfig = DaemonConfig()

@@ -28,6 +28,7 @@ class PendingRun:
     end_ms: int | None
     dataset: str
     context: str | None = None
+    note: str | None = None  # what a daemon said on it, see `reprod.note`
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,8 @@ class Snapshot:
     @property
     def errors(self) -> list[str]:
         """What is wrong, one sentence a dataset."""
-        unknown = [f"{name}: no such dataset on {self.host}" for name in self.unknown_names]
+        cure = "reprod dataset add {0} PATH registers it"
+        unknown = [f"{n}: no such dataset on {self.host} ({cure.format(n)})" for n in self.unknown_names]
         return [f"{d.name}: {d.error}" for d in self.datasets if d.error] + unknown
 
     @property

@@ -5,6 +5,7 @@ A dataset that crashes is started again by itself; an exception anywhere else en
 again (law 7). Nothing here is clever: every piece is a class with a ``run``.
 """
 
+import faulthandler
 import os
 import shutil
 import signal
@@ -27,13 +28,21 @@ from reprod.config import Config, DatasetConfig, load
 from reprod.core.run import Payload
 from reprod.daemon import systemd
 from reprod.daemon.control import Control
+from reprod.daemon.counters import Counters
 from reprod.daemon.courier import Courier
+from reprod.daemon.dump import Dumps
+from reprod.daemon.following import Following
+from reprod.daemon.headline import headline
+from reprod.daemon.listen import TcpDoor
 from reprod.daemon.lock import locked
+from reprod.daemon.notes import Notes
 from reprod.daemon.pruner import Pruner
+from reprod.daemon.pulse import Pulse
 from reprod.daemon.reload import reload
 from reprod.daemon.sampler import Sampler
 from reprod.daemon.tracking import Tracking
 from reprod.daemon.trigger import Trigger
+from reprod.daemon.upgrade import Upgrade, bringing_up_to_date
 from reprod.daemon.work import DatasetWork
 from reprod.errors import ConfigError, DamagedError, NotFoundError, ReprodError, StateError, TrackingError
 from reprod.fs import clock
@@ -55,13 +64,21 @@ def run(config_file: str | None = None) -> int:
     :raises ReprodError: what ended it outside one dataset's work: no socket, a damaged registry, a bug.
     """
     logs.configure()
+    with suppress(RuntimeError, ValueError, OSError):  # no standard error, or a closed one
+        faulthandler.enable()  # what the watchdog ends leaves its stacks in the journal
+    dumps = Dumps(logs.get_logger())
+    dumps.arm()
     config = load(config_file)
-    with locked(config.state_dir):
+    with (
+        locked(config.state_dir),
+        bringing_up_to_date(logs.get_logger()),
+        systemd.Startup("opening the registry") as startup,
+    ):
         opened = files.open_registry(config.state_dir)
         try:
-            daemon = Daemon(config, config_file, opened)
+            daemon = Daemon(config, config_file, opened, startup)
             try:
-                anyio.run(daemon.main)
+                anyio.run(dumps.around, daemon.main)
             except ExceptionGroup as group:
                 first = _first(group)
                 raise (first if isinstance(first, ReprodError) else daemon.bug(first)) from group
@@ -80,12 +97,14 @@ def _first(error: Exception) -> Exception:
 class Daemon:
     """What the pieces share. Attributes are theirs to read; each piece changes only its own."""
 
-    def __init__(self, config: Config, config_file: str | None, opened: files.Opened) -> None:
+    def __init__(self, config: Config, config_file: str | None, opened: files.Opened, startup: systemd.Startup) -> None:
         self.config = config
         self.config_file = config_file
         self.log: Any = logs.get_logger()
         self.records = opened.db
         self.registry_set_aside = opened.set_aside
+        self._startup = startup
+        self._one_reload = anyio.Lock()
         self.pid = os.getpid()
         self.started_ns = time.time_ns()
         self.limits = Limits(config.scan.read_mb_per_second, config.scan.stats_per_second)
@@ -95,11 +114,16 @@ class Daemon:
         opened.db.write(lambda c: registry.see_boot(c, boot_id(), self.started_ns))
         self.boots = opened.db.read(registry.boots)
         self.scratch = config.state_dir / "scratch"
+        self.counters = Counters()
         self.tracking = Tracking(config, self.log)
         self.trigger = Trigger(self)
+        self.notes = Notes(self)
         self.courier = Courier(self)
         self.sampler = Sampler(self)
         self.pruner = Pruner(self)
+        self.pulse = Pulse()
+        self.listener = TcpDoor(self)
+        self.following = Following(self)
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._ended: dict[str, anyio.Event] = {}
         self._group: TaskGroup | None = None
@@ -121,10 +145,16 @@ class Daemon:
             self.say_disabled()
             group.start_soon(self.trigger.run, name="trigger")
             group.start_soon(self.courier.run, name="courier")
+            group.start_soon(self.notes.run, name="notes")
             group.start_soon(self.sampler.run, name="sampler")
             group.start_soon(self.pruner.run, name="pruner")
+            group.start_soon(Upgrade(self).run, name="upgrade")
+            group.start_soon(self.listener.run, name="listener")
+            group.start_soon(self.pulse.run, name="pulse")
+            group.start_soon(self.following.run, name="following")
             group.start_soon(self._watch_clock, name="clock")
-            group.start_soon(self._pet_watchdog, name="watchdog")
+            group.start_soon(systemd.keep_alive, name="watchdog")
+            group.start_soon(systemd.keep_told, partial(headline, self), name="headline")
             self.log.info(
                 "daemon.started",
                 pid=self.pid,
@@ -132,14 +162,15 @@ class Daemon:
                 datasets=len(self.works),
                 tracking=self.tracking.key or None,
             )
-            systemd.notify(READY=1, STATUS=f"watching {len(self.works)} datasets")
+            self._startup.end(headline(self))
         self.log.info("daemon.stopped", uptime_s=round((time.time_ns() - self.started_ns) / 1e9, 1))
 
     # --- datasets ----------------------------------------------------------------------------------------------------
 
     async def add(self, dataset: DatasetConfig) -> None:
         """Take a dataset in: watch it, walk it, keep it up to date."""
-        work = DatasetWork(dataset, self.config, self.limits, self.records, self.log, self._note_whole)
+        counts = self.counters.of(dataset.name)
+        work = DatasetWork(dataset, self.config, self.limits, self.records, self.log, self._note_whole, counts)
         self.works[dataset.name] = work
         scope = self._scopes[dataset.name] = anyio.CancelScope()
         self._ended[dataset.name] = anyio.Event()
@@ -193,12 +224,13 @@ class Daemon:
         self.trigger.ring()
 
     async def reload(self) -> dict[str, Any]:
-        """Read the configuration again; see ``daemon.reload``."""
-        systemd.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
-        try:
-            return await reload(self)
-        finally:
-            systemd.notify(READY=1, STATUS=f"watching {len(self.works)} datasets")
+        """Read the configuration again; see ``daemon.reload``. One after the other: each adds and removes datasets."""
+        async with self._one_reload:
+            systemd.notify(RELOADING=1, STATUS="reading the configuration")
+            try:
+                return await reload(self)
+            finally:
+                systemd.notify(READY=1, STATUS=headline(self))
 
     def say_disabled(self) -> None:
         """Log the datasets whose files are wrong."""
@@ -210,6 +242,7 @@ class Daemon:
     def postpone(self, row: outbox.Delivery, error: ReprodError) -> None:
         """Put a row back with back-off. Blocking; call from a thread."""
         self.records.write(lambda c: outbox.postpone(c, row.id, error.message, time.time_ns()))
+        self.counters.postpone()
         self.log.warning(
             "delivery.postponed", run_id=row.run_id, error=error.message, detail=getattr(error, "detail", "") or None
         )
@@ -257,12 +290,16 @@ class Daemon:
                 if number != signal.SIGHUP:
                     self._stop()
                     return
-                with suppress(ConfigError):  # it is in the log, and the old configuration stays
-                    await self.reload()
+                if self._group is not None:  # beside this loop: a reload that hangs must not keep a SIGTERM waiting
+                    self._group.start_soon(self._reload_by_signal, name="reload")
+
+    async def _reload_by_signal(self) -> None:
+        with suppress(ConfigError):  # it is in the log, and the old configuration stays
+            await self.reload()
 
     def _stop(self) -> None:
         """End everything: cancel, cut the calls to MLflow short, and leave at the deadline whatever hangs."""
-        systemd.notify(STOPPING=1)
+        systemd.notify(STOPPING=1, STATUS="stopping")
         deadline = threading.Timer(STOP_DEADLINE_S, _leave)
         deadline.daemon = True
         deadline.start()
@@ -295,12 +332,6 @@ class Daemon:
         except DamagedError as error:  # its own work meets that too, and sets the file aside with all its marks
             self.log.warning("dataset.failed", dataset=work.dataset.name, error=error.message, hint=error.hint)
         return True
-
-    async def _pet_watchdog(self) -> None:
-        interval = systemd.watchdog_interval_s()
-        while interval is not None:
-            systemd.notify(WATCHDOG=1)
-            await anyio.sleep(interval)
 
 
 def _leave() -> None:

@@ -3,11 +3,10 @@
 Any local user may announce a run and hand over the environment of a process of their own; reading is for the daemon's
 user, root and the group ``reprod``; changing for root and the daemon's user. Whatever somebody sends costs their own
 connection at most, which is closed after a line that is no request: what follows may be the body of a browser's POST.
-HTTP gets ``/healthz`` and ``/v1/status``, by GET and from this machine only. A line is at most 64 KiB long, that of a
+HTTP is answered by ``daemon.http``, to those who may read. A line is at most 64 KiB long, that of a
 handover 8 MiB; of 64 connections half are for the daemon's user and root; one that idles is closed after a minute.
 """
 
-import errno
 import grp
 import json
 import os
@@ -18,6 +17,7 @@ import struct
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,11 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from reprod.config.places import is_system_account
 from reprod.daemon.callers import RECORDS, is_own, too_much
-from reprod.daemon.methods import METHODS, Caller
-from reprod.daemon.requests import MAX_HANDOVER, MAX_LINE, Request, is_http, is_local, parse, read_headers, response
+from reprod.daemon.http import Door, is_localhost, respond
+from reprod.daemon.listen import serve
+from reprod.daemon.methods import METHODS, Caller, Needs
+from reprod.daemon.requests import MAX_HANDOVER, MAX_LINE, Request, is_http, parse, read_head
+from reprod.daemon.version import METHOD_NOT_FOUND, UnknownMethodError, identity
 from reprod.errors import AlreadyRunningError, DaemonUnavailableError, ReprodError, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -39,10 +42,6 @@ KEPT_CLIENTS = 32  # for root and the daemon's user: nobody else may take the la
 IDLE_S = 60.0
 SEND_S = 10.0  # a reader that takes nothing for so long holds its connection for nothing
 RATE, RATE_WINDOW_S = 300, 10.0  # calls of another user; a sweep that starts 100 runs at once makes 200
-
-#: No connection can be taken now; those that wait stay in the backlog.
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-EXHAUSTED_WAIT_S = 0.1
 
 _UCRED = struct.Struct("3i")
 
@@ -71,13 +70,7 @@ class Control:
         async with listener, anyio.create_task_group() as group:
             task_status.started()
             try:
-                while True:
-                    try:
-                        await listener.serve(self._serve, group)
-                    except anyio.BrokenResourceError as error:
-                        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _EXHAUSTED:
-                            raise
-                        await anyio.sleep(EXHAUSTED_WAIT_S)
+                await serve(listener, self._serve, group)
             finally:
                 if _inode(path) == own:
                     path.unlink(missing_ok=True)
@@ -103,11 +96,11 @@ class Control:
         while True:
             with anyio.fail_after(IDLE_S):
                 line = await _receive(lines, stream, caller.uid)
-                headers = await read_headers(lines, line) if is_http(line) else None
-            if headers is not None:
-                answer = await self._http(line, headers, caller)
+                head = await read_head(lines, line) if is_http(line) else None
+            if head is not None:
+                page = await respond(self._daemon, head, Door(is_localhost, partial(self._permit, caller)))
                 with anyio.fail_after(SEND_S):
-                    await stream.send(answer)
+                    await stream.send(page)
                 return
             try:
                 self._limit(caller.uid)  # before the line is read: reading is what costs
@@ -124,13 +117,14 @@ class Control:
     async def _answer(self, request: Request, caller: Caller, stream: SocketStream) -> None:
         listens = True
 
-        async def notify(values: dict[str, Any]) -> None:
+        async def notify(values: dict[str, Any]) -> bool:
             nonlocal listens
             try:
                 if listens:
                     await _send(stream, {"method": "progress", "params": values})
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, TimeoutError):
                 listens = False  # the work goes on: others may wait for it too
+            return listens
 
         try:
             answer: dict[str, Any] = {"result": await self._call(request.method, request.params, caller, notify)}
@@ -140,19 +134,17 @@ class Control:
             answer = {"error": _bad_request(error)}
         except Exception as unexpected:  # noqa: BLE001 - one request, perhaps another user's, must not end the daemon
             answer = {"error": _refusal(self._daemon.bug(unexpected))}
+        if not listens:  # half a line may have been sent: nothing can follow it
+            raise anyio.ClosedResourceError
         await _send(stream, {"id": request.id, **answer})
 
     async def _call(
-        self, method: str, params: dict[str, Any], caller: Caller, notify: Callable[[dict[str, Any]], Awaitable[None]]
+        self, method: str, params: dict[str, Any], caller: Caller, notify: Callable[[dict[str, Any]], Awaitable[bool]]
     ) -> dict[str, Any]:
         if method not in METHODS:
-            raise UsageError(
-                f"the daemon knows no method {method[:80]!r}", hint="it is older than the client: restart it"
-            )
+            raise UnknownMethodError(method)
         needs, call = METHODS[method]
-        if not self._may(caller, needs):
-            self._daemon.log.warning("control.refused", method=method, uid=caller.uid)
-            raise StateError(f"uid {caller.uid} may not {method} on this daemon", hint="ask its user, or use sudo")
+        self._require(caller, method, needs)
         return await call(self._daemon, params, caller, notify)
 
     def _limit(self, uid: int) -> None:
@@ -165,29 +157,17 @@ class Control:
             raise StateError(f"over {RATE} calls in {RATE_WINDOW_S:.0f} s by uid {uid}", hint="wait a moment")
         calls.append(now)
 
-    @staticmethod
-    def _may(caller: Caller, needs: str) -> bool:
-        if is_own(caller.uid) or needs == "any":
-            return True
-        return needs == "read" and _in_group(caller)
-
-    async def _http(self, line: bytes, headers: dict[bytes, bytes], caller: Caller) -> bytes:
-        method, path, *_ = [*line.split(b" "), b""]
-        if method != b"GET":
-            return response("405 Method Not Allowed", {"error": "this is read only"}, "Allow: GET")
-        if not is_local(headers):
-            return response("403 Forbidden", {"error": "only for localhost, and for no web page"})
-        if path == b"/healthz":
-            return response("200 OK", {"ok": True})
-        if path != b"/v1/status":
-            return response("404 Not Found", {"error": "only /healthz and /v1/status are here"})
-        try:
+    def _permit(self, caller: Caller, what: str) -> None:
+        """Let somebody have a page of HTTP: that the daemon is well is for everybody. Raises StateError."""
+        if what != "health":
             self._limit(caller.uid)
-            return response("200 OK", await self._call("status", {}, caller, _silent))
-        except StateError as error:
-            return response("403 Forbidden", {"error": error.message, "hint": error.hint})
-        except ReprodError as error:
-            return response("503 Service Unavailable", {"error": error.message, "hint": error.hint})
+            self._require(caller, what, "read")
+
+    def _require(self, caller: Caller, method: str, needs: Needs) -> None:
+        if is_own(caller.uid) or needs == "any" or (needs == "read" and _in_group(caller)):
+            return
+        self._daemon.log.warning("control.refused", method=method, uid=caller.uid)
+        raise StateError(f"uid {caller.uid} may not {method} on this daemon", hint="ask its user, or use sudo")
 
 
 def _make_way(path: Path) -> None:
@@ -218,10 +198,6 @@ def _inode(path: Path) -> int | None:
         return None
 
 
-async def _silent(_: dict[str, Any]) -> None:
-    """Progress that nobody wants."""
-
-
 async def _receive(lines: BufferedByteReceiveStream, stream: SocketStream, uid: int) -> bytes:
     """Return the next line. One that is longer than what its user may still hand over is not even received."""
     longest = MAX_HANDOVER if is_own(uid) else min(MAX_HANDOVER, max(MAX_LINE, RECORDS.left(uid)))
@@ -242,7 +218,10 @@ async def _send(stream: SocketStream, message: dict[str, Any]) -> None:
 
 
 def _refusal(error: ReprodError) -> dict[str, Any]:
-    return {"code": -32000, "message": error.message, "data": {"exit_code": error.exit_code, "hint": error.hint}}
+    data: dict[str, Any] = {"exit_code": error.exit_code, "hint": error.hint}
+    if isinstance(error, UnknownMethodError):
+        return {"code": METHOD_NOT_FOUND, "message": error.message, "data": {**data, **identity()}}
+    return {"code": -32000, "message": error.message, "data": data}
 
 
 def _bad_request(error: Exception) -> dict[str, Any]:

@@ -106,6 +106,7 @@ class Courier:
             await to_thread.run_sync(daemon.postpone, row, daemon.bug(unexpected))
             return True
         state, ended, renamed = done
+        daemon.counters.deliver(state)
         daemon.log.info("run.captured", run_id=row.run_id, state=state, params_written=ended, renamed=renamed or None)
         return True
 
@@ -143,13 +144,21 @@ class Courier:
             return
         self._mark_failed(row, error)
         daemon.records.write(lambda c: outbox.failed(c, row.id, error.message, now))
+        daemon.counters.fail()
         daemon.log.error("run.failed", run_id=row.run_id, error=error.message, hint=error.hint)
 
     def _mark_failed(self, row: outbox.Delivery, error: SinkError) -> None:
         """Say on the run that a person must act; if even that is refused, ``status`` still says it."""
+        said = f"{error.message} ({error.hint})"[:1000] if error.hint else error.message[:1000]
         try:
             self._daemon.tracking.child.deliver(
-                Payload(row.run_id, "failed", time.time_ns() // 1_000_000, tags={"reprod.error": error.message[:1000]})
+                Payload(
+                    row.run_id,
+                    "failed",
+                    time.time_ns() // 1_000_000,
+                    tags={"reprod.error": said},
+                    remove_tags=("reprod.note",),
+                )
             )
         except SinkError:
             pass

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 from anyio import to_thread
 
-import reprod
 from reprod.capture.process import boot_id
 from reprod.core import digest
 from reprod.core.binding import Assurance
@@ -21,9 +20,11 @@ from reprod.core.environment import Environment, ProcessContext, decode
 from reprod.core.manifest import rfc3339
 from reprod.core.process import MAX_PATH, MAX_TEXT
 from reprod.core.run import dataset_names
-from reprod.daemon import callers
+from reprod.daemon import callers, following, runs
+from reprod.daemon.look import look
 from reprod.daemon.pruner import prune_all
 from reprod.daemon.status import progress, status
+from reprod.daemon.version import identity
 from reprod.daemon.waiters import Waiter
 from reprod.daemon.work import DatasetWork
 from reprod.errors import IncompleteError, NotFoundError, UsageError, did_you_mean
@@ -34,7 +35,6 @@ from reprod.ops.estimate import estimate
 if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
 
-PROTOCOL = 1
 PROGRESS_S = 0.2
 SHOWN_PROBLEMS = 100
 OUTLOOK_S = 1.0  # arming takes some 20 us a directory: who adds a dataset waits no longer for it
@@ -47,7 +47,7 @@ _ONE_COUNT = anyio.CapacityLimiter(1)
 
 _VERSIONS_DIFFER = "is the client older or newer than the daemon? restart it"
 
-Notify = Callable[[dict[str, Any]], Awaitable[None]]
+Notify = Callable[[dict[str, Any]], Awaitable[bool]]
 Needs = Literal["any", "read", "change"]
 
 
@@ -64,9 +64,7 @@ async def hello(daemon: "Daemon", _params: dict[str, Any], _caller: Caller, _not
     """Who answers, and where it reads its configuration."""
     config = daemon.config
     return {
-        "protocol": PROTOCOL,
-        "version": reprod.__version__,
-        "pid": daemon.pid,
+        **identity(),
         "config": str(config.file) if config.file else None,
         "folder": str(config.folder),
         "state": str(config.state_dir),
@@ -209,6 +207,7 @@ async def announce(daemon: "Daemon", params: dict[str, Any], caller: Caller, _no
     if any(name in daemon.works for name in names):  # of others a poll takes nothing in
         daemon.trigger.ring()
     return {
+        **identity(),
         "known": all(name in daemon.works for name in names),
         "tracking_uri": daemon.tracking.uri or "",
         "datasets": sorted(daemon.works),
@@ -308,10 +307,15 @@ METHODS: dict[str, tuple[Needs, Callable[["Daemon", dict[str, Any], Caller, Noti
     "reload": ("change", reload),
     "scan": ("change", scan),
     "outlook": ("read", outlook),
+    "look": ("change", look),
     "snapshot": ("change", snapshot),
     "purge": ("change", purge),
     "prune": ("change", prune),
     "intend": ("change", intend),
+    "watch": ("read", following.watch),
+    "runs": ("read", runs.runs),
+    "retry": ("change", runs.retry),
+    "complete": ("read", runs.complete),
     "announce": ("any", announce),
     "handover": ("any", handover),
 }

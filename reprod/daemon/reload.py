@@ -43,6 +43,7 @@ async def reload(daemon: "Daemon") -> dict[str, Any]:
         answer = await _align(daemon, old, daemon.config)
     finally:  # also where the registry is damaged: the trigger meets that too, and ends the daemon
         daemon.trigger.ring()
+        daemon.listener.reconsider()
     return {**answer, "restart_needed": [key for key, same in fixed.items() if not same]}
 
 

@@ -21,7 +21,6 @@ MAX_HEADERS, MAX_HEADER = 100, 8192
 
 _MEMBERS = ("method", "params", "id")
 _HTTP = re.compile(rb"[A-Z]{3,10} ")
-_LOCALHOST = re.compile(rb"localhost(:\d{1,5})?\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,15 @@ class Request:
     method: str
     id: int | str | None
     params: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of an HTTP request: ``path`` without its query, ``headers`` by their names in lower case."""
+
+    method: bytes
+    path: bytes
+    headers: dict[bytes, bytes]
 
 
 class _HandoverParams(msgspec.Struct):
@@ -75,31 +83,20 @@ def is_http(line: bytes) -> bool:
     return _HTTP.match(line) is not None
 
 
-async def read_headers(lines: BufferedByteReceiveStream, first: bytes) -> dict[bytes, bytes]:
-    """Return the headers of an HTTP request by their names in lower case; none follow a line without a version.
+async def read_head(lines: BufferedByteReceiveStream, first: bytes) -> Head:
+    """Return the head of an HTTP request that begins with the line ``first``; a line without a version has no more.
 
-    Raises DelimiterNotFound for one that is too long, or too many.
+    Raises DelimiterNotFound for a header that is too long, or too many.
     """
+    method, target, *_ = [*first.split(b" "), b""]
     found: dict[bytes, bytes] = {}
+    head = Head(method, target.strip().partition(b"?")[0], found)
     if b" HTTP/" not in first:
-        return found
+        return head
     for _ in range(MAX_HEADERS):
         header = (await lines.receive_until(b"\n", MAX_HEADER)).strip()
         if not header:
-            return found
+            return head
         name, _colon, value = header.partition(b":")
         found[name.strip().lower()] = value.strip()
     raise anyio.DelimiterNotFound(MAX_HEADERS)
-
-
-def is_local(headers: dict[bytes, bytes]) -> bool:
-    """Return whether a program of this machine asks: a page in a browser names its origin, or another host."""
-    return b"origin" not in headers and _LOCALHOST.match(headers.get(b"host", b"localhost")) is not None
-
-
-def response(status: str, body: dict[str, Any], *more: str) -> bytes:
-    """Return an HTTP answer with a JSON body; ``more`` are further header lines."""
-    content = json.dumps(body).encode()
-    kind, length = "Content-Type: application/json", f"Content-Length: {len(content)}"
-    lines = (f"HTTP/1.1 {status}", kind, length, "Connection: close", *more)
-    return "\r\n".join((*lines, "", "")).encode() + content

@@ -16,7 +16,8 @@ SETTLE_S = 0.03  # just over law 3's slack, so that what was written last can be
 LONGEST_SETTLE_S = 0.5  # under a steady stream of writes
 
 
-SEAL_SPACING_S = 1.0  # background seals of one dataset
+SEAL_SPACING_S = 1.0  # background seals of one dataset, to within the change of what a refresh takes
+LONGEST_LEAD_S = 0.5  # of the spacing; a refresh that takes longer must not follow itself at once
 
 
 POLL_S = 30.0  # without a watch: how often to walk, or ten times what a walk takes
@@ -43,6 +44,7 @@ class Schedule:
     _moving_wait_s: float = FIRST_UNSTABLE_S
     _retry_wait_s: float = FIRST_RETRY_S
     _sealed_s: float = -math.inf
+    _lead_s: float = 0.0  # how long before a seal the refresh that makes it has to begin
 
     def due_s(self) -> float:
         """Return when something is due although nothing was heard."""
@@ -60,7 +62,7 @@ class Schedule:
     def settle_s(self, now: float, quiet_s: float, latest: float) -> float:
         """Return how long to wait yet: a burst of writes ends (by ``latest``), and seals are a second apart."""
         settling = min(SETTLE_S - quiet_s, latest - now) if 0 <= quiet_s < SETTLE_S else 0.0
-        return max(self._sealed_s + SEAL_SPACING_S - now, settling)
+        return max(self._sealed_s + SEAL_SPACING_S - self._lead_s - now, settling)
 
     def succeed(
         self,
@@ -78,7 +80,7 @@ class Schedule:
         """
         self._retry_wait_s, self.retry_s = FIRST_RETRY_S, None
         if report.sealed:
-            self._sealed_s = now
+            self._sealed_s, self._lead_s = now, min(now - began, LONGEST_LEAD_S)
         if report.full:
             unwatched_s = min(reconcile_s, max(POLL_S, 10 * report.seconds))
             self.walk_s = now + (reconcile_s if watched else unwatched_s)

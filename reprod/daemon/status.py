@@ -1,15 +1,20 @@
 """What ``reprod status`` shows, as one JSON document, and the closed list of event names in the log."""
 
 import os
+import pwd
 import time
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 import reprod
+from reprod.config.places import is_system_account
 from reprod.core import digest
 from reprod.core.entry import Problem, named
 from reprod.core.manifest import rfc3339
+from reprod.core.redact import redact_url
+from reprod.daemon import upgrade
 from reprod.daemon.work import DatasetWork
 from reprod.store import outbox, registry
 
@@ -26,6 +31,7 @@ EVENTS = frozenset({
     "config.dataset_disabled",
     "control.refused",
     "daemon.bug",
+    "daemon.dump",
     "daemon.started",
     "daemon.stopped",
     "daemon.stuck",
@@ -46,15 +52,27 @@ EVENTS = frozenset({
     "environment.handed_over",
     "environment.sample_failed",
     "library_log",  # another library's logging
+    "listen.failed",
+    "listen.open",
+    "listen.started",
     "registry.rebuilt",
     "run.captured",
     "run.deleted",
     "run.failed",
     "run.finished",
+    "run.not_noted",
+    "run.noted",
     "run.published",
     "server.ended",
     "server.failed",
     "server.started",
+    "state.copied",
+    "state.copy_forgotten",
+    "state.copy_kept",
+    "state.not_upgraded",
+    "state.upgraded",
+    "state.upgrade_failed",
+    "state.upgrading",
     "tracking.lost",
     "tracking.poll_failed",
     "tracking.recovered",
@@ -73,7 +91,12 @@ def status(daemon: "Daemon", name: str | None = None) -> dict[str, Any]:
     works = [w for w in daemon.works.values() if name in {None, w.dataset.name}]
     known = {row.name: row for row in daemon.records.read(registry.datasets)}
     datasets = [
-        {**_dataset(work), **_last_known(work, known.get(work.dataset.name)), "history": daemon.pruner.document(work)}
+        {
+            **_dataset(work),
+            **_last_known(work, known.get(work.dataset.name)),
+            **_upgrading(known.get(work.dataset.name)),
+            "history": daemon.pruner.document(work),
+        }
         for work in works
     ]
     datasets += [
@@ -84,13 +107,16 @@ def status(daemon: "Daemon", name: str | None = None) -> dict[str, Any]:
         "live": True,
         "version": reprod.__version__,
         "pid": os.getpid(),
+        "user": _user(),
+        "system": is_system_account(),
         "started_at": rfc3339(daemon.started_ns),
         "uptime_seconds": round((now - daemon.started_ns) / 1e9, 3),
         "rss_bytes": psutil.Process().memory_info().rss,
         "config": str(daemon.config.file) if daemon.config.file else None,
         "state": str(daemon.config.state_dir),
         "socket": str(daemon.config.socket),
-        "tracking": daemon.tracking.document(),
+        "listen": daemon.listener.document(),
+        "tracking": _tracking(daemon),
         "runs": {
             "waiting": counts.waiting,
             "incomplete": counts.incomplete,
@@ -110,6 +136,21 @@ def status(daemon: "Daemon", name: str | None = None) -> dict[str, Any]:
         },
         "attention": _attention(daemon, datasets, counts),
     }
+
+
+@cache
+def _user() -> str:
+    """Return whose daemon this is; the uid where nobody has named it (a container)."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _tracking(daemon: "Daemon") -> dict[str, Any]:
+    """Return what is known of the tracking server; a password in its address is nobody's business (law 10)."""
+    told = daemon.tracking.document()
+    return {**told, "uri": redact_url(told["uri"]) if told["uri"] else None}
 
 
 def _dataset(work: DatasetWork) -> dict[str, Any]:
@@ -152,6 +193,12 @@ def _last_known(work: DatasetWork, known: registry.KnownDataset | None) -> dict[
         "last_change_at": rfc3339(known.sealed_ns) if known.sealed_ns else None,
         "confirmed_at": rfc3339(known.proved_ns) if known.proved_ns else None,
     }
+
+
+def _upgrading(known: registry.KnownDataset | None) -> dict[str, Any]:
+    """Return why nothing is known yet of a dataset whose file is being brought up to date."""
+    told = upgrade.under_way(known.file) if known is not None else None
+    return {"reason": told, "hint": "it is looked at after that"} if told else {}
 
 
 def progress(work: DatasetWork) -> dict[str, Any] | None:
@@ -204,6 +251,8 @@ def _attention(daemon: "Daemon", datasets: list[dict[str, Any]], counts: outbox.
     needs = _tracking_needs(daemon, counts)
     if daemon.stuck is not None:
         needs.append(_need(f"nothing can be written down: {daemon.stuck.message}", daemon.stuck.hint))
+    if daemon.listener.error is not None:
+        needs.append(_need(daemon.listener.error, daemon.listener.hint))
     if daemon.registry_set_aside is not None:
         lost = f"the registry was damaged and rebuilt; the old one is {daemon.registry_set_aside}"
         needs.append(_need(lost, "runs that waited in it are found again by polling; look at the file, then remove it"))

@@ -8,6 +8,7 @@ one task a run: they wait together for one walk.
 import random
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
@@ -16,6 +17,7 @@ from anyio import to_thread
 
 from reprod.core.environment import ProcessContext
 from reprod.core.run import PendingRun, dataset_names
+from reprod.daemon.notes import Unanswered
 from reprod.errors import ReprodError, StateError
 from reprod.fs.mounts import settle_slack_ns
 from reprod.ops.publish import Walked, publish, slack_ns
@@ -33,6 +35,14 @@ LOOK_AGAIN_S = 30.0  # an incomplete run, when nothing else says that its datase
 KEEP_LOOKING_S = 7 * 86_400.0
 
 
+@dataclass(slots=True)
+class Waiting:
+    """A run that is being published: since when (the loop's clock), and for which datasets it still waits."""
+
+    since_s: float
+    names: set[str]
+
+
 class Trigger:
     """Polls the tracking server and publishes what it finds."""
 
@@ -40,6 +50,8 @@ class Trigger:
         self._daemon = daemon
         self._bell = anyio.Event()
         self._publishing: set[int] = set()
+        self.waiting: dict[str, Waiting] = {}  # runs that are being published
+        self.unanswered = Unanswered()
         self.elsewhere: dict[str, int] = {}  # runs of other hosts that name a dataset of this host alone
 
     def ring(self) -> None:
@@ -93,14 +105,16 @@ class Trigger:
 
     def _ours(self, pending: list[PendingRun]) -> list[PendingRun]:
         """Return the runs that this daemon answers for; count those of other hosts that name datasets of this one."""
-        ours, elsewhere = [], Counter[str]()
+        ours, others, elsewhere = [], [], Counter[str]()
         for run in pending:
             names, context = dataset_names(run.dataset), _context(run)
             if any(self._answers(name, context) for name in names):
                 ours.append(run)
             else:
+                others.append(run)
                 elsewhere.update(name for name in names if name in self._daemon.works)
         self.elsewhere = dict(elsewhere)
+        self.unanswered.see(others, anyio.current_time())
         return ours
 
     def _answers(self, name: str, context: ProcessContext | None) -> bool:
@@ -139,6 +153,7 @@ class Trigger:
             await self._postpone(delivery, daemon.bug(unexpected))
         finally:
             self._publishing.discard(delivery.id)
+            self.waiting.pop(delivery.run_id, None)
         daemon.courier.ring()
 
     async def _postpone(self, delivery: outbox.Delivery, error: ReprodError) -> None:
@@ -153,6 +168,7 @@ class Trigger:
         slack = slack_ns(context, daemon.boots, daemon.config.mlflow.clock_slack_seconds)
         names = await to_thread.run_sync(self._present_names, run, delivery.created_ns)
         walked: list[Walked] = []
+        self.waiting[delivery.run_id] = Waiting(anyio.current_time(), set(names))
         async with anyio.create_task_group() as group:
             for name in names:
                 if self._answers(name, context):
@@ -166,7 +182,7 @@ class Trigger:
         walked.sort(key=lambda item: names.index(item.config.name))
         snapshot = await to_thread.run_sync(publish, daemon.records, delivery, run, walked, unknown, slack)
         if delivery.snapshot is not None and snapshot.state == "incomplete":
-            await self._look_again(delivery)
+            await self._look_again(delivery, worth_it=any(d.retry for d in snapshot.datasets))
         else:
             daemon.log.info(
                 "run.published",
@@ -189,6 +205,8 @@ class Trigger:
         left_s = run.start_ms / 1e3 + slack / 1e9 + 0.005 - time.time()
         await anyio.sleep(min(max(0.0, left_s), slack / 1e9 + 1))
         looked = await work.walked(for_run=True)
+        if run.run_id in self.waiting:
+            self.waiting[run.run_id].names.discard(name)
         if work.db is not None:
             seconds = looked.report.seconds if looked.report else 0.0
             walked.append(Walked(work.dataset, work.db, seconds, looked.error))
@@ -205,10 +223,11 @@ class Trigger:
                     return
                 await anyio.sleep(0.05)
 
-    async def _look_again(self, delivery: outbox.Delivery) -> None:
+    async def _look_again(self, delivery: outbox.Delivery, *, worth_it: bool) -> None:
+        """Look at an incomplete run later; one that somebody asked for may be beyond proof, and then no walk helps."""
         age_s = (time.time_ns() - delivery.created_ns) / 1e9
         wait_s = max(LOOK_AGAIN_S, age_s / 10)
-        when = time.time_ns() + int(wait_s * 1e9) if age_s < KEEP_LOOKING_S else 0
+        when = time.time_ns() + int(wait_s * 1e9) if worth_it and age_s < KEEP_LOOKING_S else 0
         await to_thread.run_sync(lambda: self._daemon.records.write(lambda c: outbox.look_again(c, delivery.id, when)))
 
 

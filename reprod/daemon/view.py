@@ -29,7 +29,7 @@ class WatchView:
     def hints(self) -> Hints:
         """What this refresh was told."""
         lease = self._lease
-        return Hints(lease.paths, lease.everything, lease.first_hint_ns)
+        return Hints(lease.paths, lease.everything, lease.first_hint_ns, lease.closed)
 
     def settled(self) -> Hints:
         """All that came up to now, once a cookie has proven that nothing older is on its way."""

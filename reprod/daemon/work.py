@@ -21,6 +21,7 @@ from anyio.abc import TaskStatus
 
 from reprod.config import Config, DatasetConfig
 from reprod.core.entry import display
+from reprod.daemon.counters import DatasetCounts
 from reprod.daemon.dataset_file import DatasetFile
 from reprod.daemon.dirty import DirtySet, Lease
 from reprod.daemon.schedule import LONGEST_SETTLE_S, Schedule
@@ -49,6 +50,7 @@ class DatasetWork:
         records: Database,
         log: Any,
         on_whole: Callable[[], Awaitable[None]],
+        counts: DatasetCounts,
     ) -> None:
         self.dataset = dataset
         self.state: State = "new"
@@ -64,7 +66,7 @@ class DatasetWork:
         self.last_change_ns: int | None = None
         self.confirmed_ns: int | None = None
         self._config, self._limits, self._log = config, limits, log.bind(dataset=dataset.name)
-        self._on_whole = on_whole
+        self._on_whole, self._counts = on_whole, counts
         self._wake = anyio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiters = Waiters(dataset)
@@ -150,6 +152,11 @@ class DatasetWork:
     def _hears(self) -> bool:
         """Whether a run is content with what the watch tells, and the watch can tell."""
         return self.dataset.barrier == "events" and self.watch.armed and self.report is not None and self.error is None
+
+    def patience_s(self) -> float:
+        """Return for how long those who wait have to be patient yet."""
+        left_s = self._asked_s() - anyio.current_time()
+        return left_s if math.isfinite(left_s) else 0.0
 
     def _asked_s(self) -> float:
         """Return when the next of those who wait is due."""
@@ -256,6 +263,7 @@ class DatasetWork:
         version = report.version
         self.report, self.error, self.traceback = report, None, None
         self.unannounced += report.unannounced
+        self._counts.end(report)
         self.last_change_ns = version.sealed_ns
         reconcile_s = self._config.watch.reconcile_seconds
         now, armed = anyio.current_time(), self.watch.armed
@@ -274,6 +282,7 @@ class DatasetWork:
         self.error = error
         self.state = "unavailable" if isinstance(error, DatasetUnavailableError) else "failed"
         self._schedule.fail(anyio.current_time())
+        self._counts.failed += 1
         if isinstance(error, DamagedError):
             await to_thread.run_sync(self.file.close)
         if not known:
@@ -284,9 +293,11 @@ class DatasetWork:
 
     def _note_progress(self, counts: Counts) -> None:
         self.progress = counts
+        self._counts.advance(counts)
 
     def _note_gap(self, kind: str, since_ns: int) -> None:
         self.overflows += kind == "overflow"
+        self._counts.overflows += kind == "overflow"
         self.file.note_gap(kind, since_ns)
 
     def _ring(self) -> None:

@@ -39,7 +39,7 @@ class Hint:
     """Something changed at ``path`` (relative to the root; ``b""`` is the whole tree), and we saw it at ``seen_ns``.
 
     ``lag_ns``: it happened at most so long before. ``overflow``: so much changed at once that events were dropped.
-    ``closed``: a file that was open for writing is not any more, so it is worth reading at once.
+    ``closed``: a file that was open for writing is not any more, or its name is gone, so it is worth a look at once.
     """
 
     path: bytes

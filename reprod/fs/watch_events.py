@@ -127,7 +127,7 @@ class EventSource:
         if mask & ISDIR and name:
             self._take_directory(node, mask, path, name)
         self._paths.add(path)
-        if mask & CLOSE_WRITE:
+        if mask & (CLOSE_WRITE | DELETE | MOVED_FROM | MOVED_TO):
             self._closed.add(path)
 
     def _take_directory(self, node: Node, mask: int, path: bytes, name: bytes) -> None:

@@ -133,6 +133,8 @@ class WatchedTree:
         if parent is None or node is self.root:
             return  # its parent is barred, or went: no event names it then
         node.detach()
+        if self.path(parent) is None:
+            return  # what we know above it was below it: the event that says so follows, and is for all of it
         displaced = parent.children.get(name)
         if displaced is not None:
             displaced.detach()

@@ -25,6 +25,7 @@ class Counts:
 class Findings:
     """Deletions are only collected, as ids of rows: they count if the root is still the same at the end (law 4).
 
+    ``doubtful`` are paths of which the index held a problem: whether they changed since then nobody can say.
     ``vanished`` counts what went between two looks: no ctime that was seen tells of it.
     """
 
@@ -35,6 +36,7 @@ class Findings:
     changed_directories: list[bytes] = field(default_factory=list)
     lost_paths: list[bytes] = field(default_factory=list)
     problems: list[tuple[bytes, Problem]] = field(default_factory=list)
+    doubtful: set[bytes] = field(default_factory=set)
     vanished: int = 0
 
     def change(self, path: bytes) -> None:

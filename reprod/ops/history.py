@@ -15,7 +15,7 @@ from reprod.core.manifest import rfc3339
 from reprod.errors import NotFoundError, StateError
 from reprod.ops.chain import verify_chain
 from reprod.ops.reference import open_epochs
-from reprod.store import files, registry, uses, versions
+from reprod.store import copies, files, registry, uses, versions
 from reprod.store.connection import Database
 
 __all__ = ["log", "purge", "verify_chain"]
@@ -87,9 +87,11 @@ def purge(state: Path, name: str, records: Database | None = None) -> None:
             raise NotFoundError(f"no dataset named {name!r}", hint="reprod dataset list")
         now_ns = time.time_ns()
         for file in records.write(lambda c: registry.purge(c, name, now_ns)):
-            for suffix in ("", "-wal", "-shm"):
+            path = state / "datasets" / file
+            older = [copy.path for copy in copies.copies_of(path)]  # from before upgrades
+            for each in (path, *(path.with_name(file + suffix) for suffix in ("-wal", "-shm")), *older):
                 try:
-                    (state / "datasets" / (file + suffix)).unlink(missing_ok=True)
+                    each.unlink(missing_ok=True)
                 except OSError as error:
                     raise StateError(
                         f"cannot delete the history of {name}: {error.strerror}", hint=f"check {state}"

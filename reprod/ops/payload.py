@@ -19,6 +19,7 @@ MAX_ERROR_CHARACTERS = 1000
 #: Tags that a later capture of the same run may no longer have.
 _OPTIONAL_TAGS = (
     "reprod.error",
+    "reprod.note",
     "reprod.digest",
     "reprod.version",
     "reprod.bound",

@@ -148,11 +148,19 @@ def _why(item: Walked, binding: Binding, version: versions.Version | None) -> st
     """Say, for a person, why there is no digest."""
     if version is not None and version.digest is not None:
         return None
+    name = item.config.name
     if item.error is not None:
-        return f"unavailable: {item.error.message}"
+        return f"unavailable: {item.error.message} ({item.error.hint or f'reprod status {name}'})"
     if version is not None:
-        return f"version {version.seq} holds {version.problems} unreadable or unstable entries"
-    return f"not provable ({binding.bound}): {binding.reason}"
+        return (
+            f"version {version.seq} holds {version.problems} unreadable or unstable entries "
+            f"(reprod status {name} names them)"
+        )
+    cure = "a run that starts from now on is recorded"
+    if len(binding.candidates) > 1:
+        first, second = (f"{name}@{seq}" for seq in binding.candidates[:2])
+        cure = f"reprod diff {first} {second} shows what changed around the start"
+    return f"not provable ({binding.bound}): {binding.reason} ({cure})"
 
 
 def find_environment(

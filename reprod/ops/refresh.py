@@ -34,12 +34,14 @@ from reprod.store.versions import Version
 class Hints:
     """What the watch has said up to now: path (relative, a directory means its subtree) to when that changed at the
     earliest. A hint is handed over later than what it tells of: by the later time, two writes in one batch with the
-    start of a run between them would look like one after it.
+    start of a run between them would look like one after it. ``closed`` are files that were open for writing: they are
+    known one by one also where ``paths`` names only their directory, or everything.
     """
 
     paths: Mapping[bytes, int] = field(default_factory=dict)
     everything: bool = False
     first_ns: int | None = None
+    closed: frozenset[bytes] = frozenset()
 
 
 class Watch(Protocol):
@@ -111,7 +113,7 @@ def refresh(
     """
     watch = watch or Unwatched()
     began, offset = time.time_ns(), clock.offset_ns()
-    whole_since = watch.whole_since_ns()
+    whole_since, told = watch.whole_since_ns(), watch.hints()
     with open_root(dataset.path) as root:
         selection = select(dataset, root)
         plan = make_plan(db, root, selection, order, began)
@@ -138,7 +140,7 @@ def refresh(
                 progress,
                 skip=state_inodes(settings.state_dir),
                 rehash=plan.rehash,
-                hinted=frozenset(watch.hints().paths),
+                hinted=frozenset(told.paths) | told.closed,
                 pace=settings.limits.stats,
                 share_stats=pool.workers > 1 and (gains or network),
                 sync=network,
@@ -213,7 +215,7 @@ def _announced(found: Findings, hints: Hints) -> bool:
     if hints.everything:
         return True
     parents = {path.rpartition(b"/")[0] for path in hints.paths}
-    return all(is_covered(path, hints.paths) for path in found.changed_paths) and all(
+    return all(is_covered(path, hints.paths) for path in found.changed_paths if path not in found.doubtful) and all(
         path in parents or is_covered(path, hints.paths) for path in found.changed_directories
     )
 

@@ -212,6 +212,8 @@ class Scan:
         """Have read what is new or another; take note of what is gone."""
         for name, st in files.items():
             row = known.pop(name, None)
+            if row is not None and row[6] is not None:
+                self.found.doubtful.add(join(path, name))
             if row is None or row[:5] != st or row[6] is not None or self.rehash or join(path, name) in self.hinted:
                 self.reading.entry(fd, path, name, row[5] if row else None, st)
             elif stat.S_ISREG(st[0]):

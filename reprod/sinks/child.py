@@ -25,6 +25,7 @@ from reprod.sinks.protocol import (
     Downloaded,
     Failure,
     FindStored,
+    Note,
     OpenStore,
     Poll,
     Prepare,
@@ -90,6 +91,10 @@ class MlflowChild:
     def deliver(self, payload: Payload) -> Delivered:
         """Write the payload to its run, its state last. Repeating it changes nothing."""
         return _convert(self.call("deliver", asdict(Deliver(payload)), DELIVER_TIMEOUT_S), Delivered)
+
+    def note(self, run_id: str, text: str, *, once: bool = False) -> bool:
+        """Say a sentence on a run that is not recorded yet, with ``once`` only where none is; whether it was said."""
+        return _convert(self.call("note", asdict(Note(run_id, text, once)), CALL_TIMEOUT_S), bool)
 
     def find_stored(self, digest: str, hint: str | None = None) -> tuple[StoredRun, ...]:
         """Return the store runs that hold the manifest of a digest, the hinted one first."""

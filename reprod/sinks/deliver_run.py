@@ -11,7 +11,7 @@ from typing import Any
 
 from reprod.core.run import DatasetInput, Payload
 from reprod.sinks.failures import error_code, kind_of
-from reprod.sinks.protocol import Delivered, SinkError, Taken
+from reprod.sinks.protocol import Delivered, Note, SinkError, Taken
 
 #: MLflow's limits in characters (mlflow.utils.validation, 3.17.2). Over HTTP the server cuts longer values without a
 #: word, and a cut value then counts as equal: so they are refused here.
@@ -71,6 +71,15 @@ def deliver(client: Any, payload: Payload) -> Delivered:
     if payload.state is not None:
         client.set_tag(payload.run_id, "reprod.state", payload.state)
     return delivered
+
+
+def note(client: Any, asked: Note) -> bool:
+    """Say a sentence on a run while nobody has recorded it; whether that was done."""
+    tags = _active_run(client, asked.run_id).data.tags
+    if "reprod.state" in tags or (asked.once and "reprod.note" in tags):
+        return False
+    client.set_tag(asked.run_id, "reprod.note", asked.text[:TAG_LIMIT])
+    return True
 
 
 def check_limits(payload: Payload) -> None:

@@ -133,4 +133,5 @@ def _pending(run: Any) -> PendingRun:
         end_ms=int(info.end_time) if info.end_time else None,
         dataset=str(tags.get("reprod.dataset", "")),
         context=tags.get("reprod.context"),
+        note=tags.get("reprod.note"),
     )

@@ -20,6 +20,7 @@ from reprod.sinks.protocol import (
     Download,
     Failure,
     FindStored,
+    Note,
     OpenStore,
     Poll,
     Prepare,
@@ -36,6 +37,7 @@ SHAPES: dict[str, type] = {
     "runs": Runs,
     "prepare": Prepare,
     "deliver": Deliver,
+    "note": Note,
     "find_stored": FindStored,
     "open_store": OpenStore,
     "upload": Upload,
@@ -83,6 +85,8 @@ class Session:
                 return self._finder.runs(ask.run_ids)
             case Prepare():
                 return deliver_run.prepare(self._client, ask.run_id, ask.artifact_paths, ask.metric_keys)
+            case Note():
+                return deliver_run.note(self._client, ask)
             case Deliver():
                 return deliver_run.deliver(self._client, ask.payload)
             case FindStored():

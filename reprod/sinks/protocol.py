@@ -11,7 +11,7 @@ from typing import Any, Literal
 from reprod.core.run import Payload, PendingRun
 from reprod.errors import TrackingError
 
-Op = Literal["ping", "poll", "runs", "prepare", "deliver", "find_stored", "open_store", "upload", "download"]
+Op = Literal["ping", "poll", "runs", "prepare", "deliver", "note", "find_stored", "open_store", "upload", "download"]
 
 #: Where manifests above ``max_inline_files`` lie (see `store_run`), and the tag by which one is found.
 STORE_EXPERIMENT = "reprod-datasets"
@@ -125,6 +125,15 @@ class Deliver:
     """``deliver``: write the payload to its run, ``reprod.state`` last, as a `Delivered`."""
 
     payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """``note``: say a sentence on a run that has no ``reprod.state`` yet; with ``once`` only where nobody said any."""
+
+    run_id: str
+    text: str
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Open a SQLite file of reprod's: pragmas, migrations, damage, read-only.
 
-``Database`` is the one owner of a connection: one thread at a time, writes in ``BEGIN IMMEDIATE``. Schemas are numbered
-``.sql`` files; each runs in one transaction together with its number. A file that is newer than this program is
-refused, a damaged one raises DamagedError and stays untouched: its owner decides.
+``Database`` is the one owner of a connection: one thread at a time, writes in ``BEGIN IMMEDIATE``. A file of an older
+format is brought up to date where that is permitted (``store.migrate``), one that is newer than this program is refused
+untouched. A damaged one raises DamagedError and stays untouched: its owner decides.
 """
 
 import os
@@ -11,15 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from reprod.errors import DamagedError, NotFoundError, StateError
+from reprod.store import migrate
+from reprod.store.migrate import APPLICATION_ID, Schema
 
-Schema = Literal["dataset", "registry"]
+__all__ = ["APPLICATION_ID", "BUSY_TIMEOUT_MS", "Database", "Schema", "open_database", "open_readonly"]
 
-APPLICATION_ID = {"dataset": 0x52505244, "registry": 0x52505252}  # "RPRD", "RPRR"
 BUSY_TIMEOUT_MS = 10_000
 
 #: How long one try to begin writing waits for another process, and the pause to the next. Between two tries this
@@ -97,7 +97,8 @@ class Database:
 def open_database(path: Path, schema: Schema) -> Database:
     """Open for writing, made and migrated as needed.
 
-    :raises StateError: the directory or file cannot be written, or there is no space.
+    :raises StateError: the directory or file cannot be written, there is no space, the file is newer than this
+        program, or older and not to be changed by this process.
     :raises DamagedError: the file is no database of ours, or fails SQLite's own check.
     """
     with _errors(path):
@@ -108,9 +109,9 @@ def open_database(path: Path, schema: Schema) -> Database:
         try:
             if new:
                 os.chmod(path, 0o640)  # the group may read status while the daemon is down
-            _check(connection, path, schema)  # first: a file of somebody else's stays as it is
+            _check(connection, path, schema)  # first: what is not for us stays as it is
             _pragmas(connection)
-            _migrate(connection, path, schema)
+            migrate.migrate(connection, path, schema)
         except BaseException:
             connection.close()
             raise
@@ -122,6 +123,8 @@ def open_readonly(path: Path) -> Database:
 
     After a clean stop a WAL file can only be read as immutable by who may not write the folder; after a kill that would
     give stale rows. So: ``mode=ro`` first, ``immutable`` only when there is no log to miss.
+
+    :raises StateError: it may not be read, is newer than this program, or older and not to be changed by this process.
     """
     try:
         path.stat()
@@ -132,13 +135,29 @@ def open_readonly(path: Path) -> Database:
             f"cannot read {path}: {error.strerror}", hint=f"check the permissions of {path.parent}"
         ) from error
     with _errors(path):
+        connection = _connect_readonly(path)
         try:
-            return Database(path, _connect_uri(path, "mode=ro"))
-        except sqlite3.OperationalError:
-            wal = path.with_name(path.name + "-wal")
-            if wal.exists() and wal.stat().st_size:
-                raise
-            return Database(path, _connect_uri(path, "immutable=1"))
+            schema = migrate.outdated_schema(connection, path)
+            if schema is None:
+                return Database(path, connection)
+            if not migrate.is_permitted():
+                raise migrate.outdated(path)
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+        open_database(path, schema).close()
+        return Database(path, _connect_readonly(path))
+
+
+def _connect_readonly(path: Path) -> sqlite3.Connection:
+    try:
+        return _connect_uri(path, "mode=ro")
+    except sqlite3.OperationalError:
+        wal = path.with_name(path.name + "-wal")
+        if wal.exists() and wal.stat().st_size:
+            raise
+        return _connect_uri(path, "immutable=1")
 
 
 def _connect_uri(path: Path, query: str) -> sqlite3.Connection:
@@ -173,32 +192,12 @@ def _check(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if tables and found != APPLICATION_ID[schema]:
         raise DamagedError(f"{path} is not a reprod {schema} database", hint="move it away; reprod makes a new one")
+    migrate.require_usable(connection, path, schema)
     if not tables or path.stat().st_size > CHECKED_SIZE:
         return
     problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if problem != "ok":
         raise DamagedError(f"{path} is damaged: {problem}", hint="it is set aside and rebuilt by a scan")
-
-
-def _migrate(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
-    current = connection.execute("PRAGMA user_version").fetchone()[0]
-    scripts = _scripts(schema)
-    if current > len(scripts):
-        raise StateError(
-            f"{path} was written by a newer reprod (format {current}, this one knows {len(scripts)})",
-            hint="upgrade reprod, or point REPROD_STATE_DIR at another directory",
-        )
-    for number, script in enumerate(scripts[current:], start=current + 1):
-        connection.executescript(
-            f"BEGIN IMMEDIATE;\n{script}\nPRAGMA application_id = {APPLICATION_ID[schema]};\n"
-            f"PRAGMA user_version = {number};\nCOMMIT;"
-        )
-
-
-def _scripts(schema: Schema) -> list[str]:
-    folder = resources.files("reprod.store") / "migrations" / schema
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return [(folder / name).read_text(encoding="utf-8") for name in names]
 
 
 @contextmanager

@@ -85,6 +85,39 @@ def find(db: sqlite3.Connection, run: str) -> list[Delivery]:
     return [Delivery(*row) for row in rows]
 
 
+Which = Literal["all", "waiting", "incomplete", "failed"]
+
+_WHICH: dict[Which, str] = {
+    "all": "1",
+    "waiting": "state IN ('noticed', 'waiting')",
+    "incomplete": "outcome = 'incomplete'",
+    "failed": "state = 'failed'",
+}
+
+
+def listed(db: sqlite3.Connection, which: Which, limit: int) -> tuple[int, list[tuple[Delivery, int | None]]]:
+    """Return how many rows there are, and the newest ``limit`` of them, each with when it was settled."""
+    total: int = db.execute(f"SELECT count(*) FROM delivery WHERE {_WHICH[which]}").fetchone()[0]
+    rows = db.execute(
+        f"SELECT {_COLUMNS}, settled_ns FROM delivery WHERE {_WHICH[which]} ORDER BY id DESC LIMIT ?", (limit,)
+    )
+    return total, [(Delivery(*row[:-1]), row[-1]) for row in rows]
+
+
+def retry(db: sqlite3.Connection, delivery_id: int) -> None:
+    """Somebody asks for another try now: a failed row begins anew, an incomplete one is looked at again."""
+    db.execute(
+        "UPDATE delivery SET attempts = 0, outcome = NULL, "
+        "state = CASE WHEN snapshot IS NULL THEN 'noticed' ELSE 'waiting' END WHERE id = ? AND state = 'failed'",
+        (delivery_id,),
+    )
+    db.execute("UPDATE delivery SET next_ns = 0 WHERE id = ? AND state IN ('noticed', 'waiting')", (delivery_id,))
+    db.execute(
+        "UPDATE delivery SET next_ns = 1 WHERE id = ? AND state IN ('ending', 'done') AND outcome = 'incomplete'",
+        (delivery_id,),
+    )
+
+
 def published(db: sqlite3.Connection, delivery_id: int, snapshot: bytes) -> None:
     """Freeze the snapshot: from here on every attempt writes the same."""
     db.execute(

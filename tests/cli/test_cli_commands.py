@@ -394,7 +394,7 @@ class TestDataset:
         """With a daemon the list has the states."""
         daemon.says("status", **status_answer(dataset_row("x", "unavailable")))
         done = reprod("dataset", "list")
-        assert done.out == "DATASET  STATE        PATH\nx        unavailable  /data/x\n"
+        assert done.out == "DATASET  STATE          PATH\nx        ✗ unavailable  /data/x\n"
         assert reprod("dataset", "list", "--json").json["live"] is True
 
 
@@ -438,7 +438,7 @@ class TestHistory:
         assert first.startswith("@2 ")
         assert "+1 −0 ~0" in first
         assert "incomplete" in first
-        assert first.endswith("rescan after overflow → run aaaaaaaaaaaa, aaaaaaaaaaaa, aaaaaaaaaaaa and 2 more")
+        assert first.endswith("rescan after overflow → run aaaaaaaa, aaaaaaaa and 3 more")
         assert "dt1:bbbbbbbbbbbb" in second
         assert reprod("log", "x", "--json").json == {"schema": "reprod.log/1", "name": "x", "versions": self.ROWS}
 

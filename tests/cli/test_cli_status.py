@@ -85,22 +85,29 @@ def test_the_screen(daemon: ScriptedDaemon, reprod: Run) -> None:
             dataset_row("slow", "dirty", watch="poll", watch_reason="a name is not UTF-8"),
             dataset_row("wrong", "misconfigured", reason="x.toml:1: unknown key 'a'", hint="did you mean path?"),
             dataset_row("broken", "failed", reason="RuntimeError: boom"),
-            attention=[{"what": "audio is unavailable", "hint": "mount /mnt/nfs"}],
+            attention=[
+                {"what": "audio: /mnt/nfs is not mounted.", "hint": "mount it", "dataset": "audio"},
+                {"what": "the registry was rebuilt", "hint": "look at it"},
+            ],
+            user="alice",
+            system=False,
         ),
     )
     done = reprod("status")
     assert done.code == 0
     assert done.err == ""
     lines = done.out.splitlines()
-    assert re.match(r"● reprod 0\.1\.0  watching 8 datasets · up 26 h · 45\.8 MiB · pid 4242$", lines[0])
+    assert re.match(r"● reprod 0\.1\.0  user daemon of alice · pid 4242 · up 26 h · 45\.8 MiB$", lines[0])
     assert re.match(r"  MLflow http://127\.0\.0\.1:5000 reachable · polled .* ago · 0 runs waiting$", lines[1])
+    assert lines[2] == "  watching 8 datasets · 9,318,169 files · 1015.7 GiB"
     text = done.out
     assert re.search(r"(?m)^  imagenet +● current +1,331,167  145\.1 GiB  .* ago +@41 +dt1:7f3a1c0e1234$", text)
-    assert re.search(r"(?m)^  docs +◐ scanning 62% ", text)
-    assert "    hashing  3.0 s left  11,000 of 18,233 files  1.0 GiB of 4.0 GiB" in lines
+    assert re.search(r"(?m)^  docs +◐ hashing 62% ", text)
+    assert "    11,000 of 18,233 files · 1.0 GiB of 4.0 GiB · about 3.0 s left" in lines
     assert re.search(r"(?m)^  audio +✗ unavailable ", text)
     assert "    /mnt/nfs is not mounted." in lines
     assert "    hint: mount it" in lines
+    assert re.search(r"(?m)^    last seen .* ago; nothing was forgotten$", text)
     assert re.search(r"(?m)^  fresh +○ new +- +- +- +- +-$", text)
     assert re.search(r"(?m)^  torn +▲ incomplete .* no digest$", text)
     assert "    p2: Permission denied" in lines
@@ -109,7 +116,12 @@ def test_the_screen(daemon: ScriptedDaemon, reprod: Run) -> None:
     assert "    watched by polling: a name is not UTF-8" in lines
     assert re.search(r"(?m)^  wrong +✗ misconfigured", text)
     assert re.search(r"(?m)^  broken +✗ failed", text)
-    assert lines[-3:] == ["1 thing needs you:", "  ▲ audio is unavailable", "    hint: mount /mnt/nfs"]
+    assert lines[-4:] == [
+        "2 things need you:",
+        "  ▲ audio is unavailable, see above",
+        "  ▲ the registry was rebuilt",
+        "    hint: look at it",
+    ]
     assert "\x1b" not in text
 
 
@@ -130,7 +142,7 @@ def test_the_screen(daemon: ScriptedDaemon, reprod: Run) -> None:
             {"uri": "http://h", "state": "unreachable", "error": "refused", "last_poll_at": None},
             {"waiting": 3, "oldest_waiting_seconds": 240.0, "failed": 1, "incomplete": 2},
             """  MLflow http://h is unreachable: refused
-  last answer never · 3 runs waiting, the oldest for 4 min, 2 incomplete, 1 failed""",
+  no answer yet · 3 runs waiting, the oldest for 4 min, 2 incomplete, 1 failed""",
         ),
     ],
 )

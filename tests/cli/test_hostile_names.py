@@ -111,6 +111,10 @@ SNAPSHOT = {
     "name": "one", "version": 3, "digest": "dt1:" + "a" * 64, "complete": False, "files": 3, "bytes": 9,
     "assurance": "walk", "sealed_at": "2026-11-23T05:00:00Z", "run_id": "r", "delivery": "waiting",
 }  # fmt: skip
+RUN = {
+    "run_id": "r", "name": "n", "experiment_id": "1", "datasets": ["one"], "state": "failed", "attempts": 3,
+    "noticed_at": "2026-11-23T05:00:00Z", "settled_at": None, "next_try_at": None, "error": "no", "hint": "do",
+}  # fmt: skip
 FAILED = {"name": "one", "error": "away", "hint": "do", "exit_code": 6, "complete": False}
 ANSWERS: list[tuple[list[str], str, dict[str, Any]]] = [
     (["status"], "status", STATUS),
@@ -120,6 +124,8 @@ ANSWERS: list[tuple[list[str], str, dict[str, Any]]] = [
     (["snapshot", "one", "--run", "r"], "snapshot", SNAPSHOT),
     (["prune"], "prune", {"datasets": [PRUNED]}),
     (["reload"], "reload", RELOADED),
+    (["runs"], "runs", {"which": "all", "total": 9, "runs": [RUN]}),
+    (["retry", "r"], "retry", {"run_id": "r", "name": "n", "state": "failed", "due": True, "what": "it is tried"}),
 ]
 
 
@@ -167,7 +173,7 @@ def value_at(value: Any, place: tuple[Any, ...]) -> Any:
 @pytest.mark.parametrize("argv", [each[0] for each in ANSWERS], ids=" ".join)
 def test_whatever_a_daemon_refuses_with(daemon: ScriptedDaemon, reprod: Run, argv: list[str]) -> None:
     """Message and hint of an error are one line each, on standard error."""
-    for method in ("status", "scan", "snapshot", "prune", "reload"):
+    for method in ("status", "scan", "snapshot", "prune", "reload", "runs", "retry"):
         daemon.refuses(method, 5, EVIL, EVIL)
     done = reprod(*argv)
     check(done.out, done.err)

@@ -46,7 +46,7 @@ class TestProcessContext:
     def test_round_trip(self):
         """A context survives its tag, and its key names the process."""
         assert ProcessContext.parse(CONTEXT.to_json()) == CONTEXT
-        assert CONTEXT.key == f"{BOOT}:12:345"
+        assert CONTEXT.key == f"{BOOT}:12:345:@h"
 
     def test_unknown_keys_are_tolerated(self):
         """A newer training side may add keys."""

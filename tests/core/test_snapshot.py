@@ -13,6 +13,9 @@ EVENTS = dataclasses.replace(GOOD, name="c", assurance="events")
 ALL = Snapshot(1, "host", (GOOD, EVENTS), "env", 1, None)
 
 
+UNKNOWN = "x: no such dataset on host (reprod dataset add x PATH registers it)"
+
+
 @pytest.mark.parametrize(
     ("snapshot", "state", "assurance", "errors"),
     [
@@ -20,7 +23,7 @@ ALL = Snapshot(1, "host", (GOOD, EVENTS), "env", 1, None)
         (ALL, "captured", "events", []),
         (dataclasses.replace(ALL, datasets=(GOOD, BAD)), "incomplete", "walk", ["b: not provable"]),
         (dataclasses.replace(ALL, datasets=(BAD,)), "incomplete", None, ["b: not provable"]),
-        (dataclasses.replace(ALL, unknown_names=("x",)), "incomplete", "events", ["x: no such dataset on host"]),
+        (dataclasses.replace(ALL, unknown_names=("x",)), "incomplete", "events", [UNKNOWN]),
     ],
 )
 def test_state(snapshot: Snapshot, state: str, assurance: str | None, errors: list[str]) -> None:

@@ -6,7 +6,15 @@ import math
 import pytest
 
 from reprod.core.entry import Problem
-from reprod.daemon.schedule import LONGEST_RETRY_S, LONGEST_UNSTABLE_S, POLL_S, SEAL_SPACING_S, SETTLE_S, Schedule
+from reprod.daemon.schedule import (
+    LONGEST_LEAD_S,
+    LONGEST_RETRY_S,
+    LONGEST_UNSTABLE_S,
+    POLL_S,
+    SEAL_SPACING_S,
+    SETTLE_S,
+    Schedule,
+)
 from reprod.ops.findings import Counts
 from reprod.ops.refresh import Report
 from reprod.store.versions import Version
@@ -84,8 +92,10 @@ def test_settling_ends_with_the_burst_or_in_time() -> None:
     assert schedule.settle_s(10.49, 0.0, 10.5) == pytest.approx(0.01)
     assert schedule.settle_s(10.0, math.inf, 10.5) == 0.0
     assert schedule.settle_s(10.0, -5.0, 10.5) == 0.0  # the clock was set back: do not wait for it
+    schedule.succeed(report(sealed=True), None, 9.9, 10.0, 3600, watched=True)  # the next will take 0.1 s too
+    assert schedule.settle_s(10.2, math.inf, 10.5) == pytest.approx(SEAL_SPACING_S - 0.1 - 0.2)
     schedule.succeed(report(sealed=True), None, 0.0, 10.0, 3600, watched=True)
-    assert schedule.settle_s(10.2, math.inf, 10.5) == pytest.approx(SEAL_SPACING_S - 0.2)
+    assert schedule.settle_s(10.2, math.inf, 10.5) == pytest.approx(SEAL_SPACING_S - LONGEST_LEAD_S - 0.2)
     assert schedule.settle_s(12.0, math.inf, 12.5) == 0.0
 
 

@@ -127,7 +127,7 @@ def request(method: str, **params: Any) -> bytes:
 
 
 def code_of(answer: Any) -> int:
-    return 0 if "result" in answer else int(answer["error"]["data"]["exit_code"])
+    return 0 if {"result", "method"} & set(answer) else int(answer["error"]["data"]["exit_code"])  # watch only notifies
 
 
 def as_somebody(served: Served, uid: int, gid: int, *lines: bytes) -> list[Any]:
@@ -607,12 +607,14 @@ values: st.SearchStrategy[Any] = st.recursive(
 PARAMS: dict[str, Any] = {
     "name": "tables", "full": False, "accept_root": False, "run_id": "r", "dataset": "tables", "dry_run": True,
     "moving_to": "/x", "renaming_to": "y", "context": CONTEXT, "environment": RECORD, "tracking_uri": "u",
+    "which": "all", "limit": 5, "run": "run:x", "kind": "versions", "path": "/x",
 }  # fmt: skip
 TAKES = {
     "hello": (), "status": ("name",), "reload": (), "scan": ("name", "full", "accept_root"),
     "outlook": ("name",), "snapshot": ("name", "run_id"), "purge": ("name",), "prune": ("name", "dry_run"),
     "intend": ("name", "moving_to", "renaming_to"), "announce": ("context", "run_id", "dataset", "tracking_uri"),
-    "handover": ("context", "environment"),
+    "handover": ("context", "environment"), "watch": ("name",), "runs": ("which", "limit"), "retry": ("run",),
+    "complete": ("kind", "name"), "look": ("path",),
 }  # fmt: skip
 
 

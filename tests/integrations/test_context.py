@@ -106,4 +106,4 @@ def test_json_of_the_tag_is_small():
     """The tag stays far below MLflow's limit and is one JSON object."""
     text = ReprodRunContext().tags()["reprod.context"]
     assert len(text) < 1000
-    assert set(json.loads(text)) == {"v", "host", "boot_id", "pid", "start_ticks", "prefix"}
+    assert set(json.loads(text)) == {"v", "host", "boot_id", "pid", "start_ticks", "prefix", "pid_ns"}

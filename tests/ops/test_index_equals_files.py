@@ -62,6 +62,7 @@ class IndexEqualsFiles(RuleBasedStateMachine):
         self.base.mkdir()
         self.place = Place(self.base)
         self.lost = False  # a hint was lost since the last full refresh
+        self.interrupted = False  # a walk was; as after a restart the next look is at everything (daemon/schedule.py)
         self.remembered: dict[int, oracle.Contents] = {}
         self.runs: list[tuple[int, oracle.Contents]] = []
         self.lost_ns: list[int] = []  # when hints were lost without anybody knowing
@@ -208,16 +209,19 @@ class IndexEqualsFiles(RuleBasedStateMachine):
     @rule()
     def refresh_everything(self) -> None:
         self.place.refresh()
-        self.lost = False
+        self.lost = self.interrupted = False
         self._after()
+
+    def _hinted(self, paths: frozenset[bytes]) -> frozenset[bytes] | None:
+        return None if self.interrupted else paths
 
     @rule(parents=st.booleans())
     def refresh_hinted(self, parents: bool) -> None:
         """Only what was hinted at; a directory above is as good a hint."""
         paths = frozenset(p.rpartition(b"/")[0] if parents else p for p in self.place.watch.seen)
-        report = self.place.refresh(paths)
+        report = self.place.refresh(self._hinted(paths))
         if report.full:
-            self.lost = False
+            self.lost = self.interrupted = False
         if not self.lost:
             self._after()
 
@@ -241,9 +245,10 @@ class IndexEqualsFiles(RuleBasedStateMachine):
 
         hints = dict(self.place.watch.seen)
         try:
-            report = self.place.refresh(frozenset(hints) if hinted else None, checkpoint=checkpoint)
+            report = self.place.refresh(self._hinted(frozenset(hints)) if hinted else None, checkpoint=checkpoint)
         except Killed:
             STEPS["kills"] += 1
+            self.interrupted = self.interrupted or restart or not hinted
             if restart:
                 self.place.restart()
                 self.place.db.write(lambda c: timeline.open_downtime(c, time.time_ns(), "a boot", 0, 1))
@@ -251,6 +256,7 @@ class IndexEqualsFiles(RuleBasedStateMachine):
                 self.lost = True
         else:
             self.lost = self.lost and not report.full
+            self.interrupted = self.interrupted and not report.full
 
     @rule(
         after=st.integers(0, 8),
@@ -279,16 +285,16 @@ class IndexEqualsFiles(RuleBasedStateMachine):
         hints = dict(self.place.watch.seen)
         HOOK.append(look)
         try:
-            report = self.place.refresh(frozenset(hints) if hinted else None)
+            report = self.place.refresh(self._hinted(frozenset(hints)) if hinted else None)
         finally:
             HOOK.clear()
         if left < 0:
             STEPS["interleaved"] += 1
         if report.full:
-            self.lost = False
+            self.lost = self.interrupted = False
         self._judge()
         self.place.refresh()
-        self.lost = False
+        self.lost = self.interrupted = False
         self._after()
 
     @rule(quiet=st.booleans())

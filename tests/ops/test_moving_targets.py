@@ -319,6 +319,19 @@ def test_a_hint_has_a_file_read_even_if_its_stat_is_the_known_one(place: Place) 
         place.assert_equals_disk()
 
 
+def test_a_closed_file_is_read_even_if_only_its_directory_is_hinted_at(place: Place) -> None:
+    """Under a storm hints are widened to a directory or everything; what was open for writing is read all the same."""
+    place.write("d/a.bin", "what is there at the end")
+    place.write("d/b.bin", "the same")
+    place.refresh()
+    for hinted in (frozenset({b"d"}), None):
+        place.db.write(lambda c: c.execute("UPDATE file SET sha256 = zeroblob(32) WHERE name = ?", (b"a.bin",)))
+        place.watch.hint(b"d")
+        place.watch.closed = frozenset({b"d/a.bin"})
+        assert place.refresh(hinted).counts.hashed_files == 1
+        place.assert_equals_disk()
+
+
 def test_a_file_that_is_read_again_and_found_as_it_was_leaves_no_trace(place: Place) -> None:
     """A late event for what a walk has seen already is no touch: it must not make the start of a run unprovable."""
     place.write("a.bin", "content")

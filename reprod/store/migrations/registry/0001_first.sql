@@ -51,7 +51,7 @@ CREATE TABLE sample (                -- the timer's history of interpreters and 
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE handover (              -- what a process said of itself over the socket
-  process    TEXT PRIMARY KEY,       -- boot id : pid : start ticks
+  process    TEXT PRIMARY KEY,       -- ProcessContext.key
   uid        INTEGER NOT NULL,
   digest     TEXT REFERENCES environment (digest),  -- NULL: announced, record not there yet
   taken_ns   INTEGER NOT NULL

@@ -1,0 +1,135 @@
+"""``reprod.note``: one sentence on a run that takes long, or that names a dataset which nobody answers for.
+
+A note is a courtesy. Runs are noted a few at a time and seldom, behind everything else the tracking server is asked; a
+note that cannot be written is not tried again before the next round; the recording of the run removes it. Of several
+daemons that find nobody to answer, one writes: each waits a different while, and writes only where no note is.
+Seconds are of the loop's clock.
+"""
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio import to_thread
+
+from reprod.capture.process import host_name
+from reprod.core.environment import ProcessContext
+from reprod.core.run import PendingRun, dataset_names
+from reprod.daemon.status import progress
+from reprod.errors import did_you_mean
+from reprod.sinks.protocol import SinkError
+
+if TYPE_CHECKING:
+    from reprod.daemon.app import Daemon
+
+ROUND_S = 5.0
+WORKING_AFTER_S = 10.0  # until then somebody who looks at a run will look again
+AGAIN_S = 60.0  # how soon the same run is told something else
+UNANSWERED_AFTER_S, SPREAD_S = 600.0, 60.0
+AT_ONCE = 20  # runs in a round: two requests each
+
+
+@dataclass(slots=True)
+class _Told:
+    """What a run was told last, and when it may be told something else."""
+
+    text: str = ""
+    next_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Unanswered:
+    """Runs that no dataset of ours answers for: since when each was seen, and the run as it was then."""
+
+    since: dict[str, tuple[float, PendingRun]] = field(default_factory=dict)
+
+    def see(self, runs: list[PendingRun], now_s: float) -> None:
+        """Take over what the last poll found; who is not among them any more is answered, or gone."""
+        known = self.since
+        self.since = {}
+        for run in runs:
+            first_s = known[run.run_id][0] if run.run_id in known else now_s + random.uniform(0, SPREAD_S)  # noqa: S311
+            self.since[run.run_id] = first_s, run
+
+    def due(self, now_s: float) -> list[PendingRun]:
+        """Return those that have waited long enough and carry no note."""
+        return [run for first, run in self.since.values() if run.note is None and now_s - first >= UNANSWERED_AFTER_S]
+
+
+class Notes:
+    """Writes them."""
+
+    def __init__(self, daemon: "Daemon") -> None:
+        self._daemon = daemon
+        self._told: dict[str, _Told] = {}
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await anyio.sleep(ROUND_S)
+            if self._daemon.tracking.state == "reachable":
+                await self._round(anyio.current_time())
+
+    async def _round(self, now_s: float) -> None:
+        trigger = self._daemon.trigger
+        working = {
+            run_id: text
+            for run_id, waiting in trigger.waiting.items()
+            if now_s - waiting.since_s >= WORKING_AFTER_S and (text := self._doing(sorted(waiting.names)))
+        }
+        self._told = {run_id: told for run_id, told in self._told.items() if run_id in working}
+        news = [run_id for run_id, text in working.items() if self._is_news(run_id, text, now_s)]
+        for run_id in news[:AT_ONCE]:
+            self._told[run_id] = _Told(working[run_id], now_s + AGAIN_S)
+            await self._write(run_id, working[run_id], once=False)
+        for run in trigger.unanswered.due(now_s)[:AT_ONCE]:
+            await self._write(run.run_id, self._nobody(run), once=True)
+
+    def _is_news(self, run_id: str, text: str, now_s: float) -> bool:
+        told = self._told.get(run_id, _Told())
+        return text != told.text and now_s >= told.next_s
+
+    async def _write(self, run_id: str, text: str, *, once: bool) -> None:
+        child = self._daemon.tracking.child
+        try:
+            said = await to_thread.run_sync(lambda: child.note(run_id, text, once=once), abandon_on_cancel=True)
+        except SinkError as error:
+            self._daemon.log.info("run.not_noted", run_id=run_id, error=error.message)
+            return
+        if said:
+            self._daemon.log.info("run.noted", run_id=run_id, note=text)
+
+    def _doing(self, names: list[str]) -> str:
+        """Say what a run waits for."""
+        return "; ".join(filter(None, map(self._doing_with, names)))
+
+    def _doing_with(self, name: str) -> str:
+        work = self._daemon.works.get(name)
+        if work is None:
+            return ""
+        patient_s = work.patience_s()
+        if patient_s > 0:
+            return f"waiting for the next walk of {name}, which may begin in {patient_s:.0f} s (walk_at_most_every)"
+        what = "first scan" if work.report is None else "walk"
+        now = progress(work)
+        if now is None:
+            return f"waiting for the {what} of {name}"
+        percent = f" {now['percent']:.0f} %" if now["percent"] is not None else f": {now['files']:,} files so far"
+        return f"{what} of {name}{percent}"
+
+    def _nobody(self, run: PendingRun) -> str:
+        """Say that nobody answers, and what may be meant."""
+        works, names = self._daemon.works, dataset_names(run.dataset)
+        unknown = [name for name in names if name not in works]
+        if unknown:
+            meant = [did_you_mean(name, works).rstrip("?") for name in unknown]
+            quoted = ", ".join(f"'{name}'" for name in unknown)
+            said = next(filter(None, meant), f"reprod dataset add {unknown[0]} PATH, where the data is, registers it")
+            return f"no daemon knows {quoted}; {said}"
+        context = ProcessContext.parse(run.context) if run.context else None
+        where = context.host if context is not None else "the run's host"
+        return (
+            f"no daemon on {where} answers for {', '.join(names)}; {host_name()} has that for its own runs: "
+            'scope = "shared" there if the data is the same'
+        )
