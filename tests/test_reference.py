@@ -82,7 +82,7 @@ def texts(*folders: str) -> frozenset[str]:
     return frozenset(
         node.value
         for path, tree in source().items()
-        if not folders or path.parts[0] in folders
+        if not folders or path.parts[0] in folders or str(path) in folders
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
@@ -183,11 +183,13 @@ def test_every_parameter_metric_and_artifact(snapshot, environment):
     parameters = {re.sub(r"\.a$", ".NAME", key) for key in payload.params(snapshot, environment)}
     metrics = {re.sub(r"\.a$", ".NAME", key) for key in payload.metrics(snapshot)}
     files = {f"environment/{name}" for name in artifacts(environment)}
+    others = {name for text in texts("ops/deliver.py") for name in re.findall(r"\w+\.json\b", text)}
     shown = named("Artifacts")
 
     assert differences(named("Parameters"), parameters) == NONE
     assert differences(named("Metrics on a run"), metrics) == NONE
     assert files - set(shown) == set()
+    assert others - {name.rpartition("/")[2] for name in shown} == set()
     assert [name for name in shown if not any(name.rpartition("/")[2] in text for text in texts())] == []
 
 
@@ -261,6 +263,23 @@ def is_environ(node: ast.expr) -> bool:
 def journal_fields() -> set[str]:
     """Return the names beginning with ``REPROD_`` that are of the journal."""
     return {name for name in named("Log fields") if name.startswith("REPROD_")}
+
+
+def test_log_fields():
+    """Each field of the table is one that the log writes; those that every record has are in it."""
+    always = {text for text in texts("log.py") if re.fullmatch(r"MESSAGE|PRIORITY|SYSLOG_IDENTIFIER", text)}
+    values = {
+        keyword.arg or ""
+        for tree in source().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in {"info", "warning", "error"}
+        for keyword in node.keywords
+    }
+    known = always | {f"REPROD_{name.upper()}" for name in {*values, "event", "dataset", "lines_lost"}}
+    shown = set(named("Log fields"))
+
+    assert shown - known == set()
+    assert {*always, "REPROD_EVENT", "REPROD_DATASET", "REPROD_RUN_ID", "REPROD_ERROR", "REPROD_HINT"} - shown == set()
 
 
 def test_every_schema():

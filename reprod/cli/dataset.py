@@ -36,6 +36,10 @@ def add(args: argparse.Namespace) -> int:
     place = locate(args)
     try:
         config = place.config()
+        if place.reads_here and place.client is not None:
+            from reprod.cli.visible import require_visible
+
+            require_visible(place.client, place.hello.get("pid"), args.path)
         file = add_dataset(
             config, args.name, args.path, include=args.include, exclude=args.exclude, algorithms=args.algorithm
         )

@@ -172,9 +172,11 @@ def _fitted(lines: list[str], foot: list[str], height: int) -> list[str]:
     """Return as many lines as fit; where some do not, a line says how many. The foot gets half of the window."""
     if len(lines) + len(foot) <= height:
         return [*lines, *foot]
-    shown = [line for line in foot if line]
+    told = [line for line in foot if line]
+    if len(lines) + len(told) <= height:
+        return [*lines, *told]
     most = max(1, height // 2)
-    shown = [*shown[: most - 1], *shown[-1:]] if len(shown) > most else shown
+    shown = [*told[: most - 1], *told[-1:]] if len(told) > most else told
     room = max(0, height - len(shown) - 1)
-    hidden = len(lines) - room + sum(1 for line in foot if line) - len(shown)
+    hidden = len(lines) - min(room, len(lines)) + len(told) - len(shown)
     return [*lines[:room], f"  {hidden} more lines: make the window higher", *shown][:height]

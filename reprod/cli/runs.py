@@ -66,7 +66,7 @@ def retry(args: argparse.Namespace) -> int:
     screen.line(screen.paint(f"run {render.safe(answer.get('run_id'))}{name}", "bold"))
     screen.prose(f"{render.safe(answer.get('state'))}: {render.safe(answer.get('what'))}", 2)
     if answer.get("due"):
-        screen.prose("hint: reprod runs shows what came of it", 2, "dim")
+        screen.prose("hint: reprod runs shows what came of it", 2)
     return codes.FINE
 
 
@@ -94,7 +94,7 @@ def _show(screen: Screen, answer: dict[str, Any], which: str) -> None:
         if row.get("error"):
             screen.prose(render.safe(row["error"]), 4)
         if row.get("hint"):
-            screen.prose(f"hint: {render.safe(row['hint'])}", 4, "dim")
+            screen.prose(f"hint: {render.safe(row['hint'])}", 4)
     hidden = answer["total"] - len(rows) if isinstance(answer.get("total"), int) else 0
     if hidden > 0:
         screen.prose(f"and {render.plural(hidden, 'more run')} (--limit N shows more)", 0, "dim")

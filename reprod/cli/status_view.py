@@ -47,7 +47,7 @@ def show_known(screen: Screen, answer: dict[str, Any]) -> None:
             _notes(screen, dataset, 4, _PROBLEMS_SHOWN)
     else:
         screen.prose("no datasets yet", 2)
-        screen.prose("hint: reprod dataset add NAME PATH", 2, "dim")
+        screen.prose("hint: reprod dataset add NAME PATH", 2)
     _environment(screen, answer)
 
 
@@ -60,7 +60,7 @@ def show_one(screen: Screen, name: str, answer: dict[str, Any]) -> None:
     mark, colour, word = state_of(dataset)
     live = "" if answer.get("live", True) else "   (last known, not live)"
     screen.line(f"{screen.paint(f'{screen.mark(mark)} {render.safe(name)}', colour)}  {word}{live}")
-    for label, value in _facts(dataset, answer.get("store") or {}):
+    for label, value in _facts(dataset, answer):
         screen.field(label, value, whole=label in {"path", "digest"})
     problems = dataset.get("problems") or []
     _notes(screen, dataset, 2, len(problems))
@@ -103,7 +103,8 @@ def _row(screen: Screen, dataset: dict[str, Any]) -> list[Cell]:
     ]
 
 
-def _facts(dataset: dict[str, Any], store: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(dataset: dict[str, Any], answer: dict[str, Any]) -> list[tuple[str, str]]:
+    store = answer.get("store") or {}
     facts = [("path", render.file_name(dataset.get("path") or "-"))]
     if dataset.get("files") is not None:
         facts.append(("files", f"{render.number(dataset['files'])}, {render.size(dataset.get('bytes'))}"))
@@ -118,7 +119,7 @@ def _facts(dataset: dict[str, Any], store: dict[str, Any]) -> list[tuple[str, st
     for label, key in (("changed", "last_change_at"), ("confirmed", "confirmed_at")):
         at = f" ({render.moment(dataset[key])})" if dataset.get(key) else ""
         facts.append((label, f"{render.ago(dataset.get(key))}{at}"))
-    if dataset.get("watch"):
+    if dataset.get("watch") and answer.get("live", True):
         facts.append(("watch", _watch(dataset)))
     return facts
 
@@ -165,7 +166,7 @@ def _notes(screen: Screen, dataset: dict[str, Any], indent: int, problems_shown:
         more = f" (all: reprod status {render.safe(dataset.get('name'))})" if len(problems) > problems_shown else ""
         screen.prose(f"and {render.plural(hidden, 'more problem')}{more}", indent)
     if dataset.get("hint"):
-        screen.prose(f"hint: {render.safe(dataset['hint'])}", indent, "dim")
+        screen.prose(f"hint: {render.safe(dataset['hint'])}", indent)
     if dataset.get("watch_reason") not in {None, "", dataset.get("reason")}:
         how = {"poll": "watched by polling", "none": "not watched"}.get(str(dataset.get("watch")), "watch")
         screen.prose(f"{how}: {render.safe(dataset['watch_reason'])}", indent, "dim")
@@ -231,7 +232,7 @@ def _tracking(screen: Screen, tracking: dict[str, Any], runs: dict[str, Any], to
         if any(runs.get(key) for key in ("waiting", "incomplete", "failed")):
             screen.prose(waiting, 2)
         if not told:
-            screen.prose(f"hint: {_NO_TRACKING_HINT}", 2, "dim")
+            screen.prose(f"hint: {_NO_TRACKING_HINT}", 2)
         return
     address = f" {render.safe(tracking['uri'])}" if tracking.get("uri") else ""
     where = f"MLflow{address}{' (local)' if tracking.get('local') else ''}"
@@ -245,7 +246,12 @@ def _tracking(screen: Screen, tracking: dict[str, Any], runs: dict[str, Any], to
         return
     word = {"reachable": "reachable", "starting": "starting"}.get(str(state), render.safe(state))
     polled = f" · polled {render.ago(tracking['last_poll_at'])}" if tracking.get("last_poll_at") else ""
-    screen.prose(f"{where} {word}{polled} · {waiting}", 2)
+    server = f"{where} {word}{polled}"
+    if screen.width is None or columns(f"  {server} · {waiting}") <= screen.width:
+        screen.prose(f"{server} · {waiting}", 2)
+    else:
+        screen.prose(server, 2)
+        screen.prose(waiting, 2)
 
 
 def _waiting(runs: dict[str, Any]) -> str:

@@ -116,6 +116,8 @@ def identity_of(root: bytes) -> tuple[int, int]:
         status = os.stat(root)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise WatchFailure("missing", f"{shown(root)} does not exist") from error
+    except OSError as error:
+        raise WatchFailure("missing", f"{shown(root)} cannot be looked at: {error.strerror}") from error
     return status.st_dev, status.st_ino
 
 

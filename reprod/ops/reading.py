@@ -76,7 +76,7 @@ class Reading:
 
     def drain(self, *, everything: bool = False) -> None:
         """Take in what was read: as much as keeps the window bounded, or all."""
-        for results in self.pool.collect(self.checkpoint, everything=everything):
+        for results in self.pool.collect(self._wait, everything=everything):
             if results.read:
                 self._take(results)
             else:
@@ -85,6 +85,12 @@ class Reading:
             self.batches.flush_if_due()
         self.batches.flush_if_due()
         self._count_applied()
+
+    def _wait(self) -> None:
+        """What there is to do every 100 ms while a large file is read: be stopped, tell, write down what is old."""
+        self.checkpoint()
+        self.progress(self.found.counts)
+        self.batches.flush_if_due()
 
     def finish(self) -> None:
         """Wait for all reads, repeat those that met a moving target, and write the rest."""

@@ -212,7 +212,8 @@ def _evidence(db: Database, found: Findings, hints: Hints, plan: Plan, walk_ns: 
 
 def _announced(found: Findings, hints: Hints) -> bool:
     """Whether all that the walk found had been hinted at: the path, a directory above it, or a directory's child."""
-    if hints.everything:
+    moved = found.gone_files or found.gone_directories or found.changed_directories
+    if hints.everything or not (found.counts.changed or found.counts.touched or moved):  # it was only read again
         return True
     parents = {path.rpartition(b"/")[0] for path in hints.paths}
     return all(is_covered(path, hints.paths) for path in found.changed_paths if path not in found.doubtful) and all(

@@ -7,6 +7,8 @@ URI travels in the environment and never in the arguments, because it may hold a
 import importlib.util
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from reprod.errors import ConfigError
@@ -30,6 +32,9 @@ SERVER_SETTINGS = {
     "PYTHONSAFEPATH": "1",
 }
 
+#: The credential's name: LoadCredential=mlflow.token:/etc/reprod/mlflow.token (systemd/drop-ins).
+CREDENTIAL = "mlflow.token"
+
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -37,6 +42,17 @@ def set_client_defaults(environ: MutableMapping[str, str]) -> None:
     """Add what is missing of `CLIENT_DEFAULTS`."""
     for key, value in CLIENT_DEFAULTS.items():
         environ.setdefault(key, value)
+
+
+def take_credential(environ: MutableMapping[str, str]) -> None:
+    """Take the token that the service manager handed over, unless the environment has one.
+
+    For the child's own memory: what a process was started with can be read in /proc.
+    """
+    folder = environ.get("CREDENTIALS_DIRECTORY", "")
+    if folder and not (environ.get("MLFLOW_TRACKING_TOKEN") or environ.get("MLFLOW_TRACKING_USERNAME")):
+        with suppress(OSError):  # none was handed over; a server that wants one says so
+            environ["MLFLOW_TRACKING_TOKEN"] = Path(folder, CREDENTIAL).read_text("utf-8").strip()
 
 
 def client_environment(base: MutableMapping[str, str], tracking_uri: str) -> dict[str, str]:

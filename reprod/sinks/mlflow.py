@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from reprod.sinks.environment import set_client_defaults
+from reprod.sinks.environment import set_client_defaults, take_credential
 from reprod.sinks.protocol import (
     Deliver,
     Download,
@@ -123,6 +123,7 @@ def main() -> int:
     replies = os.dup(1)  # not inheritable, so no process that MLflow might start holds it open
     os.dup2(2, 1)
     set_client_defaults(os.environ)
+    take_credential(os.environ)
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
     session = Session(os.environ.get("MLFLOW_TRACKING_URI", ""))

@@ -5,6 +5,7 @@ stdin); when the other end closes, because the owner said so or was killed in an
 moment later, KILL, the guard included. The same when the command ends by itself or the guard gets a TERM.
 """
 
+import ctypes
 import os
 import select
 import signal
@@ -20,6 +21,10 @@ GRACE_S = 0.8
 LOOK_EVERY_MS = 250
 
 
+#: prctl(2): PR_CAP_AMBIENT and PR_CAP_AMBIENT_CLEAR_ALL.
+_AMBIENT, _CLEAR_ALL = 47, 4
+
+
 def main(arguments: list[str]) -> int:
     """Run the command until it or stdin ends, then end the group. Returns only for a wrong call."""
     if len(arguments) < 2 or arguments[0] != "--":
@@ -28,6 +33,7 @@ def main(arguments: list[str]) -> int:
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)  # ending a group that also holds our caller would end the caller
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    renounce()
     command = subprocess.Popen(arguments[1:], stdin=subprocess.DEVNULL)
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -45,6 +51,14 @@ def main(arguments: list[str]) -> int:
         sys.stderr.flush()
     end_group(command)
     return 1
+
+
+def renounce() -> None:
+    """Let the command have no right to read everybody's data, which the daemon may have: it answers any local user."""
+    try:
+        ctypes.CDLL(None).prctl(_AMBIENT, _CLEAR_ALL, 0, 0, 0)
+    except (OSError, AttributeError):  # no such library or call here, so no such right either
+        pass
 
 
 def end_group(command: subprocess.Popen[bytes]) -> None:

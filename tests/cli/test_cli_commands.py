@@ -292,7 +292,7 @@ class TestDataset:
         assert 'include = ["*.csv", "*.json"]' in file.read_text()
         assert 'exclude = [".snapshot/", ".zfs/", ".nfs*", "lost+found/"]' in done.out
         assert f"added x: {data}" in done.out
-        assert [method for method, _ in daemon.calls] == ["hello", "reload", "outlook"]
+        assert [method for method, _ in daemon.calls] == ["hello", "look", "reload", "outlook"]
 
     def test_add_where_the_daemon_reads(
         self, daemon: ScriptedDaemon, reprod: Run, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,7 @@ from export_place import ExportPlace
 from scripted_daemon import Done, ScriptedDaemon, dataset_row, status_answer
 from terminal import Terminal, seen_on
 
+from reprod.cli.live import _fitted as fitted_lines
 from reprod.cli.screen import _DEEP_CODES, Screen
 from reprod.cli.tree import build_parser
 from reprod.cli.width import columns, fitted, wrapped
@@ -203,6 +204,22 @@ def test_cutting_a_painted_line() -> None:
     """Colours end even where the text does not fit."""
     assert fitted("\x1b[31mabcdef\x1b[0m gh", 4) == "\x1b[31mabc…\x1b[0m"
     assert fitted("ab\x1b[1mcd\x1b[0m", 10) == "ab\x1b[1mcd\x1b[0m"
+
+
+@pytest.mark.parametrize("height", range(2, 14))
+def test_a_low_window(height: int) -> None:
+    """Never more lines than there are, what needs a person before the rest of the table, and nothing lost unsaid."""
+    body, foot = [f"row {i}" for i in range(7)], ["", "1 thing needs you:", "  it", "", "clock"]
+    shown = fitted_lines(body, foot, height)
+    assert len(shown) <= height
+    said = [int(line.split()[0]) for line in shown if "more lines" in line]
+    there = [line for line in shown if line and "more lines" not in line]
+    if said:
+        assert said[0] + len(there) == 10
+        assert said[0] > 0
+    else:
+        assert there == [line for line in [*body, *foot] if line]
+    assert height < 4 or "1 thing needs you:" in shown
 
 
 def test_a_drawn_screen_is_like_its_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def test_only_what_changed_is_written(service: Service) -> None:
         terminal.until(lambda text: True, "and more")
         assert terminal.glass.written
         assert steady not in terminal.glass.written
-        assert terminal.raw.count("\x1b[J") == 1, "it is cleared at the start only"
+        assert terminal.raw.count("\x1b[H\x1b[J") == 1, "it is cleared at the start only"
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 12), (120, 40)])

@@ -112,11 +112,16 @@ def start(base: Path, listen: str, port: int, rate: int = 10**6) -> Served:
     for name in ("a", "b", "c"):
         (base / "data" / name).write_text(name * 10)
     (base / "etc" / "datasets.d" / "letters.toml").write_text(f"path = {json.dumps(str(base / 'data'))}\n")
+    (base / "etc" / "reprod.toml").write_text(f"[daemon]\nlisten = {json.dumps(listen)}\n")
+    return launch(base, port, rate)
+
+
+def launch(base: Path, port: int, rate: int = 10**6, state: str = "current") -> Served:
+    """Start a daemon where one was made or has been; return when its dataset is in that state."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "REPROD_", "XDG_"))}
     places = {"STATE_DIR": base / "state", "CONFIG": base / "etc" / "reprod.toml", "SOCKET": base / "sock"}
     environment = kept | {f"REPROD_{key}": str(path) for key, path in places.items()}
     code = IMPATIENT.format(rate=rate)
-    (base / "etc" / "reprod.toml").write_text(f"[daemon]\nlisten = {json.dumps(listen)}\n")
     with (base / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-c", code], stderr=log, stdout=log, env=environment, cwd=base)
     served = Served(base, process, port)
@@ -124,7 +129,7 @@ def start(base: Path, listen: str, port: int, rate: int = 10**6) -> Served:
     def up() -> bool:
         assert process.poll() is None, (base / "log").read_text()[-3000:]
         try:
-            return bool(served.call("status")["datasets"][0]["state"] == "current")
+            return bool(served.call("status")["datasets"][0]["state"] == state)
         except (FileNotFoundError, ConnectionRefusedError):  # not made yet, or not listened on
             return False
 
@@ -303,7 +308,8 @@ def test_a_port_in_use_is_said_and_tried_again(own: Callable[..., Served]) -> No
         assert [need["what"] for need in shown["attention"] if "listen" in need["hint"]] == [shown["listen"]["error"]]
         health = json.loads(daemon.get("/healthz", family=socket.AF_UNIX)[2])
         assert (health["ok"], health["degraded"]) == (True, ["listen"])
-        time.sleep(0.7)  # some more attempts
+        later = time.monotonic() + 0.7
+        eventually(lambda: time.monotonic() > later, 5, "some more attempts")
         assert len(daemon.events("listen.failed")) == 1
     eventually(lambda: daemon.listens() == "listening", 10, "it listens")
     daemon.is_well()
@@ -434,6 +440,9 @@ def test_what_is_degraded_is_said_and_the_answer_stays_200(own: Callable[..., Se
     assert daemon.metric("reprod_dataset_state", dataset="letters", state="unavailable") == 1
     assert daemon.metric("reprod_dataset_refresh_failures_total", dataset="letters") >= 1
     assert daemon.metric("reprod_dataset_files", dataset="letters") == 3, "what was known is still known"
+    stop(daemon)
+    daemon.process = launch(daemon.base, 0, state="unavailable").process
+    assert daemon.metric("reprod_dataset_files", dataset="letters") == 3, "also to a daemon that never saw it"
     (daemon.base / "away").rename(daemon.base / "data")
     eventually(lambda: not degraded(), 30, "it is back")
 

@@ -213,6 +213,14 @@ def test_an_unannounced_change_is_a_gap_since_the_last_walk(place: Place) -> Non
     assert place.refresh().unannounced == 0
 
 
+def test_reading_all_again_is_no_news(place: Place) -> None:
+    """A walk that reads every file again and finds each as it was has lost nothing."""
+    place.refresh()
+    report = place.refresh(rehash=True)
+    assert report.counts.hashed_files == report.counts.files > 0
+    assert (report.unannounced, last(place).gap_from_ns) == (0, None)
+
+
 def test_downtime_begins_at_the_last_thing_known(place: Place) -> None:
     """What happened while nobody watched begins with the last mark or proof."""
     walk = place.refresh().walk_ns
