@@ -134,8 +134,10 @@ def _doubt(answer: Mapping[str, Any], names: list[str], uri: str) -> ReprodError
         return VersionsDifferError(f"{found.message}; {found.hint}", hint=found.hint)
     theirs = answer.get("tracking_uri")
     if isinstance(theirs, str) and _same_server(theirs) != _same_server(uri):
-        said = f"the daemon watches {theirs}" if theirs else "the daemon has no tracking server"
-        return UsageError(f"{said}, this run is on {uri}: it will not be captured")
+        from reprod.core.redact import redact_url
+
+        said = f"the daemon watches {redact_url(theirs)}" if theirs else "the daemon has no tracking server"
+        return UsageError(f"{said}, this run is on {redact_url(uri)}: it will not be captured")
     known = answer.get("datasets")
     if answer.get("known") is False:
         known = [item for item in known if isinstance(item, str)] if isinstance(known, list) else []

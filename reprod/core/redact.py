@@ -49,12 +49,13 @@ _TOKENS = re.compile(
     r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*)",
     re.DOTALL,
 )
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
+# Every repeat is bounded: without, a word of 600 KB took longer than a service may take to start.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(.*)\Z", re.DOTALL)
 #: ``user:password@host:path``, as scp and git write it; a plain ``git@host:path`` has no colon before the ``@``.
-_SCP = re.compile(r"(?<![\w/@:.])[^\s/@:=\"']+:[^\s/@\"']+@(?=[\w.-]+:)")
+_SCP = re.compile(r"(?<![\w/@:.])[^\s/@:=\"']{1,256}:[^\s/@\"']{1,4096}@(?=[\w.-]{1,255}:)")
 #: A user name of this length before ``@host:path`` is a token.
-_SCP_LONG_USER = re.compile(r"(?<![\w/@:.-])[\w.-]{20,}@(?=[\w.-]+:)")
+_SCP_LONG_USER = re.compile(r"(?<![\w/@:.-])[\w.-]{20,4096}@(?=[\w.-]{1,255}:)")
 _HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization\s*[:=]\s*(?:(?:bearer|basic|token|digest)\s+)?)([^\s\"',;]+)")
 _PAIR = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9_.-]{0,80})(?P<gap>=|:?\s+)(?P<value>[^\s\"'&,;]+)")
 _QUERY = re.compile(r"([?&#;])([^=&#;?]+)=([^&#;]*)")

@@ -19,6 +19,7 @@ from reprod.core.entry import named
 from reprod.core.environment import Environment, ProcessContext, decode
 from reprod.core.manifest import rfc3339
 from reprod.core.process import MAX_PATH, MAX_TEXT
+from reprod.core.redact import redact_url
 from reprod.core.run import dataset_names
 from reprod.daemon import callers, following, runs
 from reprod.daemon.look import look
@@ -209,7 +210,7 @@ async def announce(daemon: "Daemon", params: dict[str, Any], caller: Caller, _no
     return {
         **identity(),
         "known": all(name in daemon.works for name in names),
-        "tracking_uri": daemon.tracking.uri or "",
+        "tracking_uri": redact_url(daemon.tracking.uri or ""),  # any local user may ask
         "datasets": sorted(daemon.works),
     }
 

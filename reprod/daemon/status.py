@@ -283,7 +283,8 @@ def _tracking_needs(daemon: "Daemon", counts: outbox.Counts) -> list[dict[str, s
         needs.append(_need("no tracking server: tagged runs are not noticed", cure))
     elif daemon.tracking.state == "unreachable":
         lost = f"the tracking server does not answer: {daemon.tracking.error}"
-        needs.append(_need(lost, f"{counts.waiting} runs wait; they are delivered when it is back"))
+        wait = f"{_runs(counts.waiting)} waiting: delivered when it is back" if counts.waiting else "it is asked again"
+        needs.append(_need(lost, wait))
     if counts.failed:
         needs.append(_need(f"{counts.failed} runs could not be recorded", "see reprod.error on them, and the log"))
     return needs

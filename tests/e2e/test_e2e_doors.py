@@ -102,3 +102,12 @@ def own_tracker(daemon: Daemon) -> Tracker:
     uri = eventually(reachable, 60, lambda: f"the local server answers; {daemon.tail()}")
     client = MlflowClient(uri)
     return Tracker(client, uri, client.create_experiment(uuid.uuid4().hex))
+
+
+def test_no_door_tells_the_password_of_the_tracking_server(tmp_path: Path) -> None:
+    """A password in the tracking URI is in no answer that a local user can get, and not in the log."""
+    with running_daemon(tmp_path / "d", "http://somebody:s3cret-word@127.0.0.1:9") as daemon:
+        answers = [daemon.call(method) for method in ("hello", "announce", "status", "runs")]
+        assert "127.0.0.1:9" in answers[1]["tracking_uri"]
+        shown = json.dumps(answers) + daemon.place.cli("status").stdout + daemon.place.cli("doctor").stdout
+        assert "s3cret-word" not in shown + daemon.tail()
