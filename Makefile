@@ -25,7 +25,7 @@ demo: $(VENV)/.installed
 	$(BIN)/reprod demo $(ARGS)
 
 test: $(VENV)/.developing
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 # What `make test` does in seconds, for hours; each variable is the test's own, and can be set.
 torture: export REPROD_MACHINE ?= 1000

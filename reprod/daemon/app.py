@@ -27,6 +27,7 @@ from reprod.capture.process import boot_id
 from reprod.config import Config, DatasetConfig, load
 from reprod.core.run import Payload
 from reprod.daemon import systemd
+from reprod.daemon.clock_watch import ClockWatch
 from reprod.daemon.control import Control
 from reprod.daemon.counters import Counters
 from reprod.daemon.courier import Courier
@@ -44,15 +45,13 @@ from reprod.daemon.tracking import Tracking
 from reprod.daemon.trigger import Trigger
 from reprod.daemon.upgrade import Upgrade, bringing_up_to_date
 from reprod.daemon.work import DatasetWork
-from reprod.errors import ConfigError, DamagedError, NotFoundError, ReprodError, StateError, TrackingError
-from reprod.fs import clock
+from reprod.errors import ConfigError, NotFoundError, ReprodError, StateError, TrackingError
 from reprod.fs.pace import Limits
 from reprod.sinks.protocol import SinkError
 from reprod.store import files, outbox, registry, rehome
 
 #: A thread that hangs in the kernel (a dead mount) must not keep the process: everything worth keeping is committed.
 STOP_DEADLINE_S = 1.8
-CLOCK_CHECK_S = 5.0
 CRASH_WAIT_S = 5.0
 STUCK_WAIT_S = 5.0  # while the state directory cannot be written
 
@@ -152,7 +151,7 @@ class Daemon:
             group.start_soon(self.listener.run, name="listener")
             group.start_soon(self.pulse.run, name="pulse")
             group.start_soon(self.following.run, name="following")
-            group.start_soon(self._watch_clock, name="clock")
+            group.start_soon(ClockWatch(self).run, name="clock")
             group.start_soon(systemd.keep_alive, name="watchdog")
             group.start_soon(systemd.keep_told, partial(headline, self), name="headline")
             self.log.info(
@@ -306,32 +305,6 @@ class Daemon:
         threading.Thread(target=self.tracking.kill, name="kill", daemon=True).start()
         if self._group is not None:
             self._group.cancel_scope.cancel()
-
-    async def _watch_clock(self) -> None:
-        """Notice when the wall clock was set: then times before and after cannot be compared."""
-        offset = clock.offset_ns()
-        owed: list[tuple[DatasetWork, int, int]] = []
-        while True:
-            await anyio.sleep(CLOCK_CHECK_S)
-            now = clock.offset_ns()
-            was_set, moved, offset = clock.was_set(offset, now), now - offset, now
-            if was_set:
-                after = time.time_ns()
-                self.log.warning("clock.stepped", by_ms=round(moved / 1e6, 1))
-                self.pruner.hold(moved)
-                owed += [(work, after - moved, after) for work in self.works.values()]
-            owed = [step for step in owed if not await self._note_step(*step)]
-
-    async def _note_step(self, work: DatasetWork, before_ns: int, after_ns: int) -> bool:
-        """Write a step of the clock down; False where that cannot be done now. It is owed then: bindings rest on it."""
-        try:
-            await to_thread.run_sync(work.note_step, before_ns, after_ns, int(CLOCK_CHECK_S * 1e9))
-        except StateError as error:
-            self.be_stuck(error)
-            return self.works.get(work.dataset.name) is not work  # nobody asks any more what a removed one did
-        except DamagedError as error:  # its own work meets that too, and sets the file aside with all its marks
-            self.log.warning("dataset.failed", dataset=work.dataset.name, error=error.message, hint=error.hint)
-        return True
 
 
 def _leave() -> None:

@@ -13,9 +13,14 @@ STEP_NS = 15_000_000
 _SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
+def since_boot_ns() -> int:
+    """Return the time since boot, with the time that the machine slept."""
+    return time.clock_gettime_ns(_SINCE_BOOT)
+
+
 def offset_ns() -> int:
     """Return how far the wall clock is ahead of the time since boot."""
-    return time.time_ns() - time.clock_gettime_ns(_SINCE_BOOT)
+    return time.time_ns() - since_boot_ns()
 
 
 def was_set(offset_before_ns: int, offset_now_ns: int) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from reprod.config import DatasetConfig
+from reprod.core.entry import display
 from reprod.core.pattern import Selection
 from reprod.errors import ConfigError, DatasetUnavailableError
 from reprod.fs import mounts
@@ -59,12 +60,12 @@ def select(dataset: DatasetConfig, root: Root) -> Selection:
     return selection
 
 
-def make_plan(db: Database, root: Root, selection: Selection, order: Order, now_ns: int) -> Plan:
+def make_plan(db: Database, root: Root, selection: Selection, order: Order, now_ns: int, name: str) -> Plan:
     """Compare root and selection with what they were, and remember what they are now."""
     known = db.read(meta.read)
     first = db.read(versions.newest) is None
     ordered = known.moving == "ordered"  # a person said so: this is where the data is from now on
-    same_root = _same_root(root, known, accept=order.accept_root or ordered)
+    same_root = _same_root(root, known, name, accept=order.accept_root or ordered)
     boot = mounts.boot_id() or ""
     continued = same_root and known.boot_id == boot and known.identity is not None and not ordered
     continued = continued and _identity(known.identity).identical(root.identity)
@@ -95,26 +96,36 @@ def make_plan(db: Database, root: Root, selection: Selection, order: Order, now_
     return Plan(order.paths is None or first or reason != "change" or moved or rehash, rehash, reason, since, moved)
 
 
-def _same_root(root: Root, known: meta.Meta, *, accept: bool) -> bool:
+def _same_root(root: Root, known: meta.Meta, name: str, *, accept: bool) -> bool:
     """Whether the root is on the file system that it was on (law 4). Raises unless so, or accepted."""
     if known.identity is None:
         return True
     if accept and not _identity(known.identity).same_filesystem(root.identity):
         return False
-    require_same_filesystem(root, known.identity)
+    require_same_filesystem(root, known.identity, name)
     return True
 
 
-def require_same_filesystem(root: Root, identity: bytes) -> None:
+def require_same_filesystem(root: Root, identity: bytes, name: str = "NAME") -> None:
     """Raise DatasetUnavailableError if the root is on another file system than its stored ``identity`` says."""
     was = _identity(identity)
     if was.same_filesystem(root.identity):
         return
     raise DatasetUnavailableError(
-        f"{root.path} is on another file system than it was "
-        f"({was.fs_type} {was.source} then, {root.identity.fs_type} {root.identity.source} now)",
-        hint="mount what belongs there; if the new one is right: reprod scan NAME --accept-root",
+        f"{root.path} is on another file system than it was ({_told(was, root.identity)} then, "
+        f"{_told(root.identity, was)} now)",
+        hint=f"mount what belongs there; if the new one is right: reprod scan {name} --accept-root",
     )
+
+
+def _told(one: RootIdentity, other: RootIdentity) -> str:
+    """Return what a file system is called, with as much more as tells it from the other."""
+    told = f"{one.fs_type} {one.source}"
+    if (one.fs_type, one.source) != (other.fs_type, other.source):
+        return told
+    if one.mount_point != other.mount_point:
+        return f"{told} mounted at {display(one.mount_point)}"
+    return f"{told}, its folder {display(one.mount_root)},"
 
 
 def _identity(stored: bytes | None) -> RootIdentity:

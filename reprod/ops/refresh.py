@@ -116,7 +116,7 @@ def refresh(
     whole_since, told = watch.whole_since_ns(), watch.hints()
     with open_root(dataset.path) as root:
         selection = select(dataset, root)
-        plan = make_plan(db, root, selection, order, began)
+        plan = make_plan(db, root, selection, order, began, dataset.name)
         slack_ns = mounts.settle_slack_ns(root.identity.fs_type)
         network = mounts.is_network(root.identity.fs_type)
         gains = gains_from_readers(root.identity.fs_type, root.identity.device)
