@@ -29,8 +29,8 @@ from reprod.fs.watch import (
 from reprod.fs.watch_events import EventSource
 
 #: Nothing to read is noted this often, so that a hint says within so much when its change happened. A look costs an
-#: idle machine 0.25 ms: 0.06 % of a core, and 0.12 at twice the rate.
-BEAT_S = 0.4
+#: idle machine 0.25 ms: 0.05 % of a core, and 0.1 at twice the rate.
+BEAT_S = 0.5
 #: After a batch the next one gathers, or a writer that never pauses would wake the thread for each event.
 _GATHER_S = 0.01
 #: An overflow means that directories may be unwatched: all is watched anew, but not more often than this.
