@@ -10,9 +10,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from reprod.core import protocol
+from reprod.core.address import same_server
 from reprod.core.run import DATASET_NAME, dataset_names
 from reprod.errors import (
     DaemonUnavailableError,
@@ -133,7 +133,7 @@ def _doubt(answer: Mapping[str, Any], names: list[str], uri: str) -> ReprodError
         found = protocol.differ(answer, why, str(sys.modules["reprod"].__version__))
         return VersionsDifferError(f"{found.message}; {found.hint}", hint=found.hint)
     theirs = answer.get("tracking_uri")
-    if isinstance(theirs, str) and _same_server(theirs) != _same_server(uri):
+    if isinstance(theirs, str) and not same_server(theirs, uri):
         from reprod.core.redact import redact_url
 
         said = f"the daemon watches {redact_url(theirs)}" if theirs else "the daemon has no tracking server"
@@ -147,15 +147,6 @@ def _doubt(answer: Mapping[str, Any], names: list[str], uri: str) -> ReprodError
                 hint = did_you_mean(root, known) or f"reprod dataset add {root} PATH"
                 return NotFoundError(f"the daemon has no dataset {root!r}; {hint}", hint=hint)
     return None
-
-
-def _same_server(uri: str) -> str:
-    """Return a form in which two addresses of the same server are equal, as far as that can be told without asking."""
-    parts = urlsplit(uri)
-    if parts.scheme not in {"http", "https"}:
-        return uri.rstrip("/")
-    host = "127.0.0.1" if parts.hostname in {"localhost", "::1", "0.0.0.0"} else parts.hostname  # noqa: S104
-    return f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}{parts.path.rstrip('/')}"
 
 
 def _wait_state(run_id: str, timeout_s: float) -> str | None:

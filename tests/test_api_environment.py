@@ -12,7 +12,6 @@ from control_seam import ControlSeam
 
 import reprod.capture.handover as handover
 from reprod import api, capture_environment, tag_dataset, wait_captured
-from reprod.api import _same_server
 from reprod.capture.process import current_context
 from reprod.errors import DaemonUnavailableError, NotFoundError, StateError, TrackingError, UsageError
 from reprod.sinks.inprocess import choose_names
@@ -288,19 +287,6 @@ class TestWaitCaptured:
         assert time.monotonic() - begin < 5
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("http://localhost:5000", "http://127.0.0.1:5000/", True),
-        ("https://h", "https://h:443/", True),
-        ("http://h:5000", "http://h:5001", False),
-        ("http://h:5000/a", "http://h:5000/b", False),
-        ("sqlite:////a.db", "sqlite:////a.db", True),
-        ("sqlite:////a.db", "sqlite:////b.db", False),
-        ("", "http://h", False),
-    ],
-)
-def test_same_server(one, other, same):
-    """Two spellings of one address are one server; anything else is another."""
-    assert (_same_server(one) == _same_server(other)) is same
+def test_it_is_asked_less_and_less_often() -> None:
+    """Waiting begins quick and does not load the server for long."""
     assert api.POLL_FIRST_S < api.POLL_LAST_S

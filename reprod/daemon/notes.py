@@ -127,7 +127,7 @@ class Notes:
             quoted = ", ".join(f"'{name}'" for name in unknown)
             said = next(filter(None, meant), f"reprod dataset add {unknown[0]} PATH, where the data is, registers it")
             return f"no daemon knows {quoted}; {said}"
-        context = ProcessContext.parse(run.context) if run.context else None
+        context = ProcessContext.parse(run.context or "")
         where = context.host if context is not None else "the run's host"
         return (
             f"no daemon on {where} answers for {', '.join(names)}; {host_name()} has that for its own runs: "

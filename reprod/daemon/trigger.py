@@ -107,7 +107,7 @@ class Trigger:
         """Return the runs that this daemon answers for; count those of other hosts that name datasets of this one."""
         ours, others, elsewhere = [], [], Counter[str]()
         for run in pending:
-            names, context = dataset_names(run.dataset), _context(run)
+            names, context = dataset_names(run.dataset), ProcessContext.parse(run.context or "")
             if any(self._answers(name, context) for name in names):
                 ours.append(run)
             else:
@@ -164,7 +164,7 @@ class Trigger:
 
     async def _publish_run(self, delivery: outbox.Delivery, run: PendingRun) -> None:
         daemon = self._daemon
-        context = _context(run)
+        context = ProcessContext.parse(run.context or "")
         slack = slack_ns(context, daemon.boots, daemon.config.mlflow.clock_slack_seconds)
         names = await to_thread.run_sync(self._present_names, run, delivery.created_ns)
         walked: list[Walked] = []
@@ -229,7 +229,3 @@ class Trigger:
         wait_s = max(LOOK_AGAIN_S, age_s / 10)
         when = time.time_ns() + int(wait_s * 1e9) if worth_it and age_s < KEEP_LOOKING_S else 0
         await to_thread.run_sync(lambda: self._daemon.records.write(lambda c: outbox.look_again(c, delivery.id, when)))
-
-
-def _context(run: PendingRun) -> ProcessContext | None:
-    return ProcessContext.parse(run.context) if run.context else None

@@ -16,10 +16,10 @@ import urllib.request
 from contextlib import closing
 from typing import Any
 
+from reprod.core.address import LOOPBACK, same_server
 from reprod.core.redact import redact_text, redact_url
 from reprod.errors import ReprodError
 from reprod.ops.doctor_finding import NO_DAEMON, Finding, Situation, sudo
-from reprod.sinks.environment import LOOPBACK
 from reprod.sinks.server import remembered_url
 from reprod.store import files, health
 
@@ -121,22 +121,6 @@ def check_shell(situation: Situation) -> list[Finding]:
     what = f"MLFLOW_TRACKING_URI is {redact_url(mine)}, the daemon asks {redact_url(uri)}"
     means = "runs of scripts that are started here are not noticed"
     return [Finding("bad", "shell", what, means, (line,))]
-
-
-def same_server(one: str, other: str) -> bool:
-    """Whether two URIs lead to the same server, as far as can be told from their text."""
-    return _normal(one) == _normal(other)
-
-
-def _normal(uri: str) -> tuple[str, str, int | None, str]:
-    parts = urllib.parse.urlsplit(uri.strip())
-    host = (parts.hostname or "").lower()
-    host = "loopback" if host in LOOPBACK else host
-    try:
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme.lower())
-    except ValueError:
-        port = None
-    return parts.scheme.lower(), host, port, parts.path.rstrip("/")
 
 
 def ask(uri: str) -> str | None:

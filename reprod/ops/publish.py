@@ -171,7 +171,7 @@ def find_environment(
     In this order: the record that the process handed over; its files, while that very process lives; the timer's
     history of its prefix, if equal samples bracket the start. Never the daemon's own.
     """
-    context = ProcessContext.parse(context_tag) if context_tag else None
+    context = ProcessContext.parse(context_tag or "")
     if context is None:
         return (
             None,

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from reprod.core.address import LOOPBACK
 from reprod.errors import ConfigError
 
 #: For every process of ours that talks to MLflow.
@@ -34,8 +35,6 @@ SERVER_SETTINGS = {
 
 #: The credential's name: LoadCredential=mlflow.token:/etc/reprod/mlflow.token (systemd/drop-ins).
 CREDENTIAL = "mlflow.token"
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def set_client_defaults(environ: MutableMapping[str, str]) -> None:

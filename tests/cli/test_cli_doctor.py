@@ -16,7 +16,7 @@ import pytest
 from scripted_daemon import Done, ScriptedDaemon, dataset_row, status_answer
 
 import reprod as package
-from reprod.ops import doctor_access, doctor_limits, doctor_probe, doctor_service, doctor_tracking
+from reprod.ops import doctor_access, doctor_limits, doctor_probe, doctor_service
 
 Run = Callable[..., Done]
 
@@ -183,22 +183,6 @@ def test_another_server_than_the_shells_is_said(daemon: ScriptedDaemon, home: Pa
     assert only(done, "shell", "bad")["mend"][0].startswith("export MLFLOW_TRACKING_URI=")
     assert "hunter2secret" not in done.out
     assert findings(reprod_process("doctor", "--json", MLFLOW_TRACKING_URI="http://localhost:9"), "shell", "ok")
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("http://127.0.0.1:5000", "http://localhost:5000/", True),
-        ("https://mlflow.example", "https://mlflow.example:443", True),
-        ("http://HOST/path/", "http://host/path", True),
-        ("http://host:5000", "https://host:5000", False),
-        ("http://host:5000", "http://host:5001", False),
-        ("sqlite:////a.db", "sqlite:////b.db", False),
-    ],
-)
-def test_two_ways_to_write_one_server(one: str, other: str, same: bool) -> None:
-    """What leads to the same server is the same."""
-    assert doctor_tracking.same_server(one, other) is same
 
 
 def test_a_daemon_that_hangs_is_a_finding_within_five_seconds(

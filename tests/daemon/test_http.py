@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import eventually
 
 from reprod.config import DaemonConfig, checks
 from reprod.daemon.http import DEGRADED, PATHS
@@ -34,14 +35,6 @@ IMPATIENT = (
     "listen.FIRST_RETRY_S = listen.LONGEST_RETRY_S = 0.2; listen.RATE = int({rate}); "
     "from reprod.__main__ import main; main(['daemon'])"
 )
-
-
-def eventually(predicate: Callable[[], Any], timeout_s: float, what: str) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := predicate()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.02)
-    return found
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -10,36 +10,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
+from waiting import eventually
 
 from reprod.client import Client
 from reprod.errors import DaemonUnavailableError
 from reprod.fs.watch_inotify import BEAT_S
 
-T = TypeVar("T")
-
-POLL_INTERVAL_S = 0.02
 SLACK_S = 0.25  # the daemons' clock_slack_seconds here: without reprod.context nothing is proven within it
 READY_S = 30.0  # importing everything on a busy machine takes seconds
 CAPTURED_S = 30.0
-
-
-def eventually(predicate: Callable[[], T], timeout_s: float, what: str | Callable[[], str]) -> T:
-    """Return the first true result of ``predicate``; fail after ``timeout_s``, saying ``what`` did not happen."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = predicate()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s:g} s: {what if isinstance(what, str) else what()}")
-        time.sleep(POLL_INTERVAL_S)
 
 
 def is_running(pid: int) -> bool:

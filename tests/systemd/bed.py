@@ -14,12 +14,11 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
+from waiting import eventually
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
@@ -30,7 +29,6 @@ LOWER = os.environ.get("REPROD_BED_ROOT", "/")
 
 BOOT_S = 30.0
 CALL_S = 30.0
-POLL_S = 0.03
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: Two ordinary users: bob is in the group ``reprod``, alice is not.
@@ -38,18 +36,6 @@ USERS = {"alice": 1500, "bob": 1501}
 
 _NAMESPACES = ("mount", "pid", "uts", "ipc", "net", "cgroup")
 _count = itertools.count()
-
-
-def eventually(predicate: Callable[[], T], timeout_s: float, what: str | Callable[[], str]) -> T:
-    """Return the first true result of ``predicate``; fail after ``timeout_s``, saying ``what`` did not happen."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = predicate()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s:g} s: {what if isinstance(what, str) else what()}")
-        time.sleep(POLL_S)
 
 
 def why_not() -> str | None:
