@@ -1,19 +1,28 @@
 """What a run is told while it waits, and what happens to a name that nobody answers for."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from harness import Tracker, dt1, eventually, let_slack_pass, make_data, running_daemon
 
+from reprod.core.manifest import rfc3339
+
 pytestmark = pytest.mark.mlflow
 
-#: The real daemon, whose notes take seconds instead of minutes.
-SOON = """
+
+def soon(unanswered_after_s: float = 1.0) -> str:
+    """Return a program: the real daemon, whose notes take seconds instead of minutes.
+
+    Of two daemons the second waits longer by as much as the spread makes likely: whether two that draw the same second
+    both write is for the server to say, which knows no exchange of a tag that compares it.
+    """
+    return f"""
 import sys
 from reprod.daemon import notes
 notes.ROUND_S, notes.WORKING_AFTER_S, notes.AGAIN_S = 0.2, 0.5, 0.3
-notes.UNANSWERED_AFTER_S, notes.SPREAD_S = 1.0, 1.0
+notes.UNANSWERED_AFTER_S, notes.SPREAD_S = {unanswered_after_s}, 0
 from reprod.__main__ import main
 sys.exit(main(["daemon"]))
 """
@@ -24,7 +33,7 @@ def test_a_long_first_scan_is_noted_on_the_run(tmp_path: Path, data: Path, name:
     for number in range(12):
         (data / f"large-{number}").write_bytes(os.urandom(1 << 20))
     slow = {"read_mb_per_second": 2}
-    with running_daemon(tmp_path / "d", tracker.uri, program=("-c", SOON), scan=slow) as daemon:
+    with running_daemon(tmp_path / "d", tracker.uri, program=("-c", soon()), scan=slow) as daemon:
         eventually(lambda: daemon.status()["tracking"]["state"] == "reachable", 20, daemon.tail)
         let_slack_pass()
         run_id = tracker.finished_run(name)
@@ -48,8 +57,8 @@ def test_a_name_that_nobody_knows_is_noted_once(tmp_path: Path, data: Path, name
     run is recorded and the note goes."""
     other = make_data(tmp_path / "other")
     with (
-        running_daemon(tmp_path / "d", tracker.uri, {name: data}, program=("-c", SOON)) as daemon,
-        running_daemon(tmp_path / "e", tracker.uri, {"elsewhere": other}, program=("-c", SOON)) as second,
+        running_daemon(tmp_path / "d", tracker.uri, {name: data}, program=("-c", soon())) as daemon,
+        running_daemon(tmp_path / "e", tracker.uri, {"elsewhere": other}, program=("-c", soon(6.0))) as second,
     ):
         daemon.sealed(name, 1)
         second.sealed("elsewhere", 1)
@@ -62,6 +71,8 @@ def test_a_name_that_nobody_knows_is_noted_once(tmp_path: Path, data: Path, name
         ends = tracker.finished_run("nothing-like-it")
         eventually(lambda: "reprod.note" in tracker.ours(ends), 20, second.tail)
         assert "reprod dataset add nothing-like-it PATH" in tracker.ours(ends)["reprod.note"]
+        due = rfc3339(time.time_ns() + 8_000_000_000)  # by then the second, left alone, would have written both
+        eventually(lambda: second.status()["tracking"]["last_poll_at"] > due, 20, second.tail)
         written = [e for d in (daemon, second) for e in d.events("run.noted") if e["run_id"] == run_id]
         assert len(written) == 1
         tracker.tag(run_id, name)
@@ -72,7 +83,7 @@ def test_a_name_that_nobody_knows_is_noted_once(tmp_path: Path, data: Path, name
 
 def test_what_may_be_meant(tmp_path: Path, data: Path, name: str, tracker: Tracker) -> None:
     """The daemon that knows a name like it says so."""
-    with running_daemon(tmp_path / "d", tracker.uri, {name: data}, program=("-c", SOON)) as daemon:
+    with running_daemon(tmp_path / "d", tracker.uri, {name: data}, program=("-c", soon())) as daemon:
         daemon.sealed(name, 1)
         run_id = tracker.finished_run(f"{name}x")
         eventually(lambda: "reprod.note" in tracker.ours(run_id), 20, daemon.tail)
@@ -81,7 +92,7 @@ def test_what_may_be_meant(tmp_path: Path, data: Path, name: str, tracker: Track
 
 def test_a_run_that_waits_for_the_next_walk_says_so(tmp_path: Path, data: Path, name: str, tracker: Tracker) -> None:
     """With walk_at_most_every a run says for how long it may still have to wait."""
-    with running_daemon(tmp_path / "d", tracker.uri, program=("-c", SOON)) as daemon:
+    with running_daemon(tmp_path / "d", tracker.uri, program=("-c", soon())) as daemon:
         daemon.place.register(name, data, walk_at_most_every=60)
         daemon.call("reload")
         daemon.sealed(name, 1)
