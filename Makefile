@@ -25,21 +25,28 @@ demo: $(VENV)/.installed
 	$(BIN)/reprod demo $(ARGS)
 
 test: $(VENV)/.developing
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
 
 # What `make test` does in seconds, for hours; each variable is the test's own, and can be set.
 torture: export REPROD_MACHINE ?= 1000
 torture: export REPROD_MODEL ?= 4000
+torture: export REPROD_HISTORIES ?= 2000
+torture: export REPROD_ENTRIES ?= 100000
 torture: export REPROD_TORTURE ?= 200
 torture: export REPROD_KILLS ?= 200
+torture: export REPROD_STRIDE ?= 1
+torture: export REPROD_RUNS ?= 250
+torture: export REPROD_EVENTS ?= 100000
 torture: export REPROD_ROUNDS ?= 1000
 torture: export REPROD_CHAOS_S ?= 10
 torture: export REPROD_CHAOS_SEEDS ?= 20
 torture: export REPROD_SOAK_S ?= 3600
 torture: $(VENV)/.developing
 	$(BIN)/python -m pytest --timeout 14400 -s tests/fs/test_watch_torture.py tests/ops/test_index_equals_files.py \
-		tests/store/test_binding_model.py tests/e2e/test_e2e_barrier.py tests/e2e/test_e2e_chaos.py \
-		tests/e2e/test_e2e_kills.py tests/e2e/test_e2e_soak.py $(ARGS)
+		tests/ops/test_odd_files.py tests/store/test_binding_model.py tests/store/test_retention_model.py \
+		tests/daemon/test_following.py tests/e2e/test_e2e_barrier.py tests/e2e/test_e2e_capture.py \
+		tests/e2e/test_e2e_chaos.py tests/e2e/test_e2e_kills.py tests/e2e/test_e2e_soak.py \
+		tests/e2e/test_e2e_upgrade.py tests/systemd/test_service_reload_stop.py $(ARGS)
 
 check: $(VENV)/.developing
 	$(BIN)/ruff check .

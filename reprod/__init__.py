@@ -5,11 +5,11 @@ Public names are loaded on first use, so that ``import reprod`` costs nothing in
 
 __version__ = "0.1.0"
 
-__all__ = ["DataManifestGenerator", "capture_environment", "tag_dataset", "wait_captured"]
+__all__ = ["DataManifestGenerator", "capture_environment", "tag_dataset", "track", "wait_captured"]
 
 TYPE_CHECKING = False  # typing itself costs 7 ms, and worker processes import this too
 if TYPE_CHECKING:
-    from reprod.api import capture_environment, tag_dataset, wait_captured
+    from reprod.api import capture_environment, tag_dataset, track, wait_captured
     from reprod.generator import DataManifestGenerator
 
 

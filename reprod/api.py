@@ -1,7 +1,8 @@
 """The library's calls, for training scripts. They work with no daemon, and MLflow is used as the user has set it up.
 
-``tag_dataset`` and ``wait_captured`` never raise and never block over 50 ms because of reprod (what MLflow itself
-takes aside): what goes wrong is one warning line on stderr. ``strict=True`` turns that round. Times are seconds.
+``tag_dataset``, ``track`` and ``wait_captured`` never raise and never block over 50 ms because of reprod (what MLflow
+itself takes and ``wait_captured`` aside): what goes wrong is one warning line on stderr. ``strict=True`` turns that
+round. Times are seconds.
 """
 
 import sys
@@ -9,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from reprod.core import protocol
 from reprod.core.address import same_server
@@ -39,25 +40,14 @@ def capture_environment(output_dir: str | Path = "./env_artifacts", log_to_mlflo
     and none is started. Raises StateError when the directory cannot be written, TrackingError when MLflow fails.
     """
     from reprod.capture.environment import capture_self
-    from reprod.core.environment import artifacts, parameters
-    from reprod.fs.atomic import write_atomic
+    from reprod.ops.write_environment import log_artifacts, write_artifacts
     from reprod.sinks import inprocess
 
     run = inprocess.find_run() if log_to_mlflow else None
-    environment = capture_self()
-    directory = Path(output_dir)
-    files = {}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, data in artifacts(environment).items():
-            files[name] = directory / name
-            write_atomic(files[name], data)
-    except OSError as error:
-        raise StateError(
-            f"{directory} cannot be written: {error.strerror}", hint="pass another output_dir, or free some space"
-        ) from error
+    record = capture_self()
+    files = write_artifacts(record, Path(output_dir))
     if run is not None:
-        inprocess.log_environment(run.run_id, files, parameters(environment))
+        log_artifacts(record, files, run.run_id)
     return files
 
 
@@ -80,6 +70,40 @@ def tag_dataset(name: str, run_id: str | None = None, *, strict: bool = False) -
             raise warning
         _warn(str(warning))
     return True
+
+
+class track:  # noqa: N801 - it is used as a function is
+    """``with reprod.track("imagenet"):`` says that the active run (or ``run_id``) uses the dataset, and what it used.
+
+    As ``tag_dataset`` at the entry; at the exit what was really loaded by then, and the settings that it computed with,
+    are handed over by a child, after the environment. They belong to the process, so the last of several blocks stands.
+    ``async with`` does the same. With ``strict`` the entry raises what ``tag_dataset`` raises, and the exit StateError.
+    """
+
+    def __init__(self, name: str, run_id: str | None = None, *, strict: bool = False) -> None:
+        self.name = name
+        self.tagged = False
+        self._run_id, self._strict = run_id, strict
+
+    def __enter__(self) -> Self:
+        self.tagged = tag_dataset(self.name, self._run_id, strict=self._strict)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            from reprod.capture.handover import tell_used
+
+            told = tell_used()
+        except Exception:  # noqa: BLE001 - law 11, for a reprod that is half upgraded too
+            told = False
+        if self._strict and not told and kind is None:
+            raise StateError("what was used could not be handed over", hint="does sys.executable start this Python?")
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.__exit__(kind)
 
 
 def wait_captured(run_id: str | None = None, timeout_s: float = 60.0, *, strict: bool = False) -> str | None:

@@ -33,8 +33,7 @@ START_HINT = "start it: reprod daemon"
 RETRY_S = 1.0
 _RETRY_PAUSE_S = 0.05
 
-# The daemon refuses longer requests; an answer may list every problem of a large dataset.
-MAX_REQUEST_BYTES = 1024 * 1024
+# An answer may list every problem of a large dataset.
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 _METHOD_NOT_FOUND, _BAD_REQUEST = -32601, -32600
@@ -96,13 +95,14 @@ class Client:
             self._ask_protocol(timeout_s)
         self._last_id += 1
         request = {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params or {}}
-        line = json.dumps(request).encode() + b"\n"
-        if len(line) > MAX_REQUEST_BYTES:
-            raise UsageError(f"the request is {len(line)} bytes long", hint=f"at most {MAX_REQUEST_BYTES} are allowed")
+        line = json.dumps(request).encode()
+        longest = protocol.longest(method)
+        if len(line) > longest:
+            raise UsageError(f"the request is {len(line)} bytes long", hint=f"the daemon takes at most {longest}")
         wait_s = self._timeout_s if timeout_s is None else timeout_s
         try:
             self.open()
-            self._send(line, wait_s)
+            self._send(line + b"\n", wait_s)
             return self._answer(method, wait_s, on_progress, patient)
         except BaseException:
             self.close()

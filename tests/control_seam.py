@@ -30,7 +30,7 @@ class ControlSeam:
         with self._changed:
             return self._of(method)
 
-    def wait(self, method: str, count: int = 1, within_s: float = 15.0) -> list[dict[str, Any]]:
+    def wait(self, method: str, count: int = 1, within_s: float = 30.0) -> list[dict[str, Any]]:
         """Return the parameters once ``count`` calls have come; fail after the bound."""
         deadline = time.monotonic() + within_s
         with self._changed:
@@ -41,7 +41,10 @@ class ControlSeam:
             return self._of(method)
 
     def _of(self, method: str) -> list[dict[str, Any]]:
-        return [message["params"] for message in self.messages if message["method"] == method]
+        """``handover record`` is a handover with a record."""
+        name, _, holding = method.partition(" ")
+        given = (message["params"] for message in self.messages if message["method"] == name)
+        return [params for params in given if not holding or holding in params]
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)

@@ -32,6 +32,7 @@ def tracking(mlflow_server, monkeypatch, tmp_path, request):
     os.environ.update(HOME=str(tmp_path), REPROD_SOCKET=str(tmp_path / "control.sock"))
     # The recording child is the integration tests' matter.
     monkeypatch.setattr(handover, "_recorded_by", os.getpid())
+    monkeypatch.chdir(tmp_path)  # not the repository of this project, which may be dirty
     mlflow.set_tracking_uri(mlflow_server)
     mlflow.set_experiment(f"api-{request.node.name}")
     yield mlflow_server
@@ -64,10 +65,11 @@ def daemon(tracking, tmp_path):
 
 
 class TestCaptureEnvironment:
-    def test_writes_the_files(self, tmp_path):
+    def test_writes_the_files(self, tmp_path, monkeypatch):
         """The seed's call gives the seed's files, with no daemon and no MLflow."""
+        monkeypatch.chdir(tmp_path)
         files = capture_environment(output_dir=str(tmp_path / "a" / "b"))
-        assert files.keys() == {"requirements.txt", "packages.json", "system_info.json"}
+        assert files.keys() == {"requirements.txt", "packages.json", "system_info.json", "environment.json"}
         assert files["requirements.txt"] == tmp_path / "a/b/requirements.txt"
         assert "\nmsgspec==" in files["requirements.txt"].read_text()
         assert json.loads(files["system_info.json"].read_bytes())["subject"]["pid"] == os.getpid()
@@ -91,7 +93,10 @@ class TestCaptureEnvironment:
             for _ in range(2):
                 capture_environment(tmp_path, log_to_mlflow=True)
         names = {entry.path for entry in client.list_artifacts(run.info.run_id, "environment")}
-        assert names == {f"environment/{name}" for name in ("packages.json", "requirements.txt", "system_info.json")}
+        assert names == {
+            f"environment/{name}"
+            for name in ("environment.json", "packages.json", "requirements.txt", "system_info.json")
+        }
         params = client.get_run(run.info.run_id).data.params
         assert params["platform_system"] == "Linux"
         assert params["python_version"].count(".") == 2
@@ -111,7 +116,7 @@ class TestCaptureEnvironment:
         assert [entry.path for entry in client.list_artifacts(run_id, "environment")] == [
             "environment/requirements.txt"
         ]
-        assert len(client.list_artifacts(run_id, "reprod/environment")) == 3
+        assert len(client.list_artifacts(run_id, "reprod/environment")) == 4
 
     def test_without_a_run_none_is_started(self, client, tmp_path):
         """Logging without a run is an error that starts none and writes nothing."""

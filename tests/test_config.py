@@ -370,6 +370,18 @@ class TestPlaces:
         assert places.config_file() == Path("/x/config/reprod/reprod.toml")
         assert places.state_dir() == home / ".local/state/reprod"
 
+    def test_a_state_without_a_registry_is_none_to_read_from(
+        self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Trainings leave their environments in a state of the user's own: that does not hide the system's state."""
+        monkeypatch.setattr(places, "is_system_account", lambda: False)
+        monkeypatch.setattr(places, "SYSTEM_STATE", tmp_path)
+        monkeypatch.delenv("REPROD_STATE_DIR")
+        (places.state_dir() / "handover").mkdir(parents=True)
+        assert places.known_state_dir() == tmp_path
+        (places.state_dir() / "registry.sqlite").touch()
+        assert places.known_state_dir() == home / ".local/state/reprod"
+
     def test_the_system_has_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Root and the service user share /etc/reprod and /var/lib/reprod."""
         monkeypatch.setattr(places, "is_system_account", lambda: True)

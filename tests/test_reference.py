@@ -19,7 +19,8 @@ from reprod.capture.environment import capture_self
 from reprod.cli import codes, main
 from reprod.cli.tree import build_parser
 from reprod.config import parse, values
-from reprod.core.environment import Git, artifacts
+from reprod.core.environment_files import artifacts
+from reprod.core.repository import Git
 from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.daemon import http
 from reprod.daemon.methods import METHODS
@@ -34,6 +35,7 @@ TROUBLE = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
 SECTIONS = {
     "mlflow": values.MlflowConfig,
     "environment": values.EnvironmentConfig,
+    "upload": values.UploadConfig,
     "watch": values.WatchConfig,
     "scan": values.ScanConfig,
     "store": values.StoreConfig,
@@ -102,7 +104,7 @@ def commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> It
             taken += [flag for flag in action.option_strings if flag.startswith("--")]
         else:
             taken.append(str(action.metavar or "|".join(map(str, action.choices or ()))))
-    yield " ".join(words), sorted(set(taken) - {"--help", "--config"})
+    yield " ".join(words), sorted(set(taken) - {"--help", "--config", "--color"})
 
 
 def test_every_command_with_its_flags_and_arguments():
@@ -163,11 +165,11 @@ def is_module(name: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def environment():
-    """Return an environment of which everything is known."""
+def record():
+    """Return a record of which everything is known."""
     found = capture_self(git=False)
-    git = Git(**{field.name: None for field in dataclasses.fields(Git)} | {"commit": "c", "branch": "b", "dirty": True})
-    return dataclasses.replace(found, git=git)
+    git = Git("c", "b", True, "/code")
+    return dataclasses.replace(found, environment=dataclasses.replace(found.environment, git=git))
 
 
 @pytest.fixture(scope="module")
@@ -178,11 +180,11 @@ def snapshot():
     return Snapshot(1, "host", (known, unknown), None, None, None)
 
 
-def test_every_parameter_metric_and_artifact(snapshot, environment):
+def test_every_parameter_metric_and_artifact(snapshot, record):
     """The tables of parameters, metrics and artifacts have each that a run is given."""
-    parameters = {re.sub(r"\.a$", ".NAME", key) for key in payload.params(snapshot, environment)}
+    parameters = {re.sub(r"\.a$", ".NAME", key) for key in payload.params(snapshot, record.environment)}
     metrics = {re.sub(r"\.a$", ".NAME", key) for key in payload.metrics(snapshot)}
-    files = {f"environment/{name}" for name in artifacts(environment)}
+    files = {f"environment/{name}" for name in artifacts(record)}
     others = {name for text in texts("ops/deliver.py") for name in re.findall(r"\w+\.json\b", text)}
     shown = named("Artifacts")
 
@@ -193,9 +195,9 @@ def test_every_parameter_metric_and_artifact(snapshot, environment):
     assert [name for name in shown if not any(name.rpartition("/")[2] in text for text in texts())] == []
 
 
-def test_every_tag_of_a_snapshot_is_in_the_table(snapshot):
+def test_every_tag_of_a_snapshot_is_in_the_table(snapshot, record):
     """What a snapshot becomes on a run is in the table, with its form for one of several datasets."""
-    written = {re.sub(r"\.[ab]$", ".NAME", key) for key in payload.tags(snapshot, "a,b")}
+    written = {re.sub(r"\.[ab]$", ".NAME", key) for key in payload.tags(snapshot, "a,b", record.environment)}
 
     assert written - set(named("Tags")) == set()
 
@@ -301,7 +303,9 @@ SAID = {name for name, cls in vars(errors).items() if isinstance(cls, type) and 
 SAID |= {"_need", "_unbound", "_verdict"}
 SAID -= {"ReprodError", "UsageError", "NotFoundError"}  # they say what was typed, and the hint says the rest
 #: Explained in pages of their own (exports, manifests), in system_info.json, or by the demo itself.
-ELSEWHERE = re.compile(r"ops/(export|generate|stored)|core/(bagit|claims|croissant|stored)|capture/(g|int)|cli/demo")
+ELSEWHERE = re.compile(
+    r"ops/(export|generate|stored)|core/(bagit|claims|croissant|stored|import_names)|capture/|cli/demo"
+)
 LEAST = 12  # characters: less is no sentence that can be searched for
 
 

@@ -1,9 +1,9 @@
 """Owns how another live process is examined: which interpreter and which virtual environment it runs in.
 
-``/proc/PID/exe`` of a virtual environment is its base interpreter, so the environment comes from the prefix that the
-process claimed or from ``argv[0]``; it counts only if its files lead to that very executable and if the modules that
-the process has mapped do not come from elsewhere. A claim may come from a tag, so nothing below it is looked at before
-the process itself names it too (law 9). What cannot be told for sure is an IncompleteError, never a guess.
+``/proc/PID/exe`` of a virtual environment is its base interpreter, so the environment is the prefix that the process
+claimed. It counts only if ``argv[0]`` names no other one, if its files lead to that very executable, and if the modules
+that the process has mapped do not come from elsewhere. A claim may come from a tag, so nothing below it is looked at
+before the process itself names it too (law 9). What cannot be told for sure is an IncompleteError, never a guess.
 """
 
 import os
@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reprod.capture.interpreter import Layout, read_layout
-from reprod.capture.process import boot_id, is_alive
-from reprod.core.environment import Python
+from reprod.capture.process import boot_id, current_context, is_alive
+from reprod.core.invocation import is_python, parse_command
+from reprod.core.packages import Python
 from reprod.core.process import ProcessContext
 from reprod.core.redact import plain
 from reprod.errors import IncompleteError
@@ -34,42 +35,75 @@ class Examined:
     environ: dict[str, str]
     python: Python
     site_dirs: tuple[str, ...]
-    how: str
+
+
+def require_seen(context: ProcessContext) -> None:
+    """Raise IncompleteError with the reason unless the very process ``context`` lives, and is seen here by its pid."""
+    if context.boot_id != boot_id():
+        raise IncompleteError(f"process {context.pid} ran on {context.host} in another boot than this one")
+    if None not in {context.pid_ns, ours := current_context().pid_ns} and context.pid_ns != ours:
+        raise IncompleteError(f"process {context.pid} runs in a container (another pid namespace), not seen from here")
+    if not is_alive(context):
+        raise IncompleteError(f"process {context.pid} has ended or is not the one that started the run")
 
 
 def examine(context: ProcessContext) -> Examined:
     """Return the interpreter of the process ``context``; raises IncompleteError with the reason why it is not known."""
-    if context.boot_id != boot_id():
-        raise IncompleteError(f"process {context.pid} ran on {context.host} in another boot than this one")
-    if not is_alive(context):
-        raise IncompleteError(f"process {context.pid} has ended or is not the one that started the run")
-    proc = f"/proc/{context.pid}"
+    require_seen(context)
     try:
-        _check_namespaces(proc)
-        executable = os.readlink(f"{proc}/exe")
-        cwd = os.readlink(f"{proc}/cwd")
-        uid = os.stat(proc).st_uid
-        arguments = tuple(os.fsdecode(part) for part in _block(f"{proc}/cmdline"))
-        parts = (os.fsdecode(part).partition("=") for part in _block(f"{proc}/environ"))
-        environ = {name: value for name, equals, value in parts if equals}
-        mapped = _mapped_sites(f"{proc}/maps")
+        facts = _read_facts(f"/proc/{context.pid}")
     except PermissionError as error:
         raise IncompleteError(
-            f"not permitted to read process {context.pid}",
+            f"permission: process {context.pid} may not be read by the daemon's user",
             hint="run the daemon as the user who trains, or let the process hand over its environment",
         ) from error
     except OSError as error:
         raise IncompleteError(f"process {context.pid} ended while it was examined") from error
-    user_site = None if environ.get("PYTHONNOUSERSITE") else _home_of(uid)
-    evidence = _Evidence(context.pid, executable, mapped, user_site)
-    named = list(_prefixes_of(arguments, cwd, environ))
-    vouched = os.path.normpath(context.prefix) in {*named, *_vouched(evidence, environ)}
-    layout, how = _find_layout(context.prefix if vouched else None, named, evidence)
-    extra = [os.path.join(cwd, path) for path in environ.get("PYTHONPATH", "").split(":") if path]
-    site_dirs = tuple(dict.fromkeys([*extra, *layout.site_dirs]))
+    if facts.executable.endswith(" (deleted)"):
+        raise IncompleteError(plain(f"the interpreter of process {context.pid} was replaced since it began"))
+    if not is_python(facts.executable):
+        raise IncompleteError(plain(f"process {context.pid} runs {facts.executable}: a launcher, or no known Python"))
+    layout, site_dirs = _locate(context, facts)
     if not is_alive(context):
         raise IncompleteError(f"process {context.pid} ended while it was examined")
-    return Examined(executable, arguments, environ, layout.python, site_dirs, how)
+    return Examined(facts.executable, facts.arguments, facts.environ, layout.python, site_dirs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What /proc says of a process; ``mapped`` are the site directories that it has files of in memory."""
+
+    executable: str
+    cwd: str
+    uid: int
+    arguments: tuple[str, ...]
+    environ: dict[str, str]
+    mapped: frozenset[str]
+
+
+def _read_facts(proc: str) -> _Facts:
+    """Raises OSError, and IncompleteError for a process in a container."""
+    _check_namespaces(proc)
+    return _Facts(
+        executable=os.readlink(f"{proc}/exe"),
+        cwd=os.readlink(f"{proc}/cwd"),
+        uid=os.stat(proc).st_uid,
+        arguments=tuple(os.fsdecode(part) for part in _block(f"{proc}/cmdline")),
+        environ=_read_environ(proc),
+        mapped=_mapped_sites(f"{proc}/maps"),
+    )
+
+
+def _locate(context: ProcessContext, facts: _Facts) -> tuple[Layout, tuple[str, ...]]:
+    """Return the interpreter's layout, and where it looks for packages."""
+    command, environ = parse_command(facts.arguments), facts.environ
+    if command.ignores_environment:
+        environ = {name: value for name, value in environ.items() if not name.startswith("PYTHON")}
+    without = environ.get("PYTHONNOUSERSITE") or any(re.match(r"-[^WX-]*[sI]", option) for option in command.options)
+    evidence = _Evidence(context.pid, facts.executable, facts.mapped, None if without else _home_of(facts.uid))
+    layout = _find_layout(context.prefix, list(_prefixes_of(facts.arguments, facts.cwd, environ)), evidence, environ)
+    extra = [os.path.join(facts.cwd, path) for path in environ.get("PYTHONPATH", "").split(":") if path]
+    return layout, tuple(dict.fromkeys([*extra, *layout.site_dirs]))
 
 
 def _check_namespaces(proc: str) -> None:
@@ -109,10 +143,10 @@ def _vouched(evidence: _Evidence, environ: dict[str, str]) -> Iterator[str]:
     yield from (site.rpartition("/lib")[0] for site in (os.path.dirname(path) for path in evidence.mapped))
 
 
-def _find_layout(claimed: str | None, named: list[str], evidence: _Evidence) -> tuple[Layout, str]:
-    """Return the layout of the prefix that the process claimed, else of one that its command line named.
+def _find_layout(claimed: str, named: list[str], evidence: _Evidence, environ: dict[str, str]) -> Layout:
+    """Return the layout of the prefix that the process claimed, if its command line names no other that could be.
 
-    Never that of the executable alone: for a virtual environment that would be the base's packages.
+    Never that of the executable or the command line alone: of a virtual environment that may be the base's packages.
     """
     refusals: dict[str, str] = {}
 
@@ -123,20 +157,35 @@ def _find_layout(claimed: str | None, named: list[str], evidence: _Evidence) -> 
             refusals[prefix] = error.message
             return None
 
-    own = accept(claimed) if claimed is not None else None
-    by_name = next((layout for prefix in named if (layout := accept(prefix))), None)
-    if own and by_name and os.path.realpath(own.python.prefix) != os.path.realpath(by_name.python.prefix):
-        names = f"{own.python.prefix}, but its command line names {by_name.python.prefix}"
-        refusals[own.python.prefix] = f"it claims {names}"
-    elif own:
-        return own, "the prefix that the process named"
-    elif by_name:
-        return by_name, "its command line"
-    reasons = "; ".join(refusals.values()) or "it names none"
+    vouched = os.path.normpath(claimed) in {*named, *_vouched(evidence, environ)}
+    own = accept(claimed) if vouched else None
+    others = (layout for prefix in named if prefix != claimed and (layout := accept(prefix)))
+    other = next((layout for layout in others if own is None or not _is_same_place(layout, own)), None)
+    if own and not other:
+        return own
+    if other:
+        refusals[claimed] = f"it claims {claimed}, but its command line names {other.python.prefix}"
+    reasons = "; ".join(refusals.values()) or f"nothing of it names {claimed}"
     raise IncompleteError(
         plain(f"the environment of process {evidence.pid} is not clear: {reasons}"),
         hint="let the process hand over its own environment: reprod.tag_dataset or the MLflow context provider",
     )
+
+
+def _is_same_place(one: Layout, other: Layout) -> bool:
+    """Return whether two prefixes are one: ``/bin/python3`` and ``/usr/bin/python3`` often are."""
+    return _identities(one) == _identities(other)
+
+
+def _identities(layout: Layout) -> list[tuple[int, int]]:
+    found = []
+    for path in layout.site_dirs:
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        found.append((status.st_dev, status.st_ino))
+    return found
 
 
 def _prefixes_of(arguments: tuple[str, ...], cwd: str, environ: dict[str, str]) -> Iterator[str]:
@@ -182,6 +231,19 @@ def _same_files(pid: int, layout: Layout) -> bool:
 def _mapped_sites(maps: str) -> frozenset[str]:
     with open(maps, "rb") as file:
         return frozenset(os.fsdecode(path) for path in _MAPPED.findall(file.read(1 << 24)))
+
+
+def start_environ(pid: int) -> dict[str, str]:
+    """Return the variables that process ``pid`` started with; empty where they are not readable, or gone by now."""
+    try:
+        return _read_environ(f"/proc/{pid}")
+    except OSError:
+        return {}
+
+
+def _read_environ(proc: str) -> dict[str, str]:
+    parts = (os.fsdecode(part).partition("=") for part in _block(f"{proc}/environ"))
+    return {name: value for name, equals, value in parts if equals}
 
 
 def _block(path: str) -> list[bytes]:

@@ -1,15 +1,15 @@
 """Owns how a training process tells the daemon who it is, and how its record arrives even if it ends at once.
 
-The process itself only connects, writes one line and starts a child, all in under 50 ms; the detached child reads
-packages and git and sends the record. It runs ``python -I -S`` with the parent's path appended, so that neither a
-``.pth`` file nor a module of the user's directory runs in it. Nothing here raises into the training process.
-Standard library only, except in the child.
+The process itself only connects, writes one line and starts a child, all in under 50 ms. The detached child
+(``reprod.integrations.recorder``) reads packages and git and hands the record over, or leaves it in the user's own
+state where no daemon answers. At the process's end, or where the user says so, another child hands over what was used
+by then. Nothing here raises into the training process. Standard library only.
 """
 
+import atexit
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 from typing import Any
@@ -17,24 +17,15 @@ from typing import Any
 #: Law 11 allows 50 ms in all: 20 to find a daemon, about 10 to start the child, 20 for its answer.
 CONNECT_S = 0.020
 ANSWER_S = 0.020
-#: The child ends after this whatever happens; it retries while the daemon restarts.
-CHILD_S = 30
-CHILD_RETRY_S = 0.5
 MAX_ANSWER = 1 << 20
 METHOD_NOT_FOUND = -32601
 
-_CHILD = (
-    "import json,sys;i=json.load(sys.stdin);sys.path+=[p for p in i['sys_path'] if p not in sys.path];"
-    "from reprod.capture.handover import record;record(i)"
-)
-# A shell puts the child into the background and ends, so that init reaps it: a zombie of ours would turn up in the
-# user's own os.wait(). The redirection is explicit because a background command otherwise reads /dev/null.
-_DETACH = 'exec 3<&0; "$@" <&3 3<&- &'
-
 # The pid that started its child already: a forked worker is another process and starts its own.
 _recorded_by: int | None = None
-# Kept so that no ResourceWarning is raised where there is no shell and the child is a direct one.
-_children: list["subprocess.Popen[bytes]"] = []
+# The script that it ran then: Python forgets that of __main__ before the exit functions run.
+_script: str | None = None
+# The pid that a daemon answered, and where: it knows then whose process that is.
+_answered: tuple[int, str] | None = None
 
 
 def ask(
@@ -52,22 +43,50 @@ def ask(
     the daemon: the run is another process's. Never raises.
     """
     try:
+        context = _context() if identify else None
+        parameters = {"context": context, "run_id": run_id, "dataset": dataset, "tracking_uri": tracking_uri}
         found = _connect()
         if found is None:
+            if context is not None:
+                _record_once(None, context)
             return None
         path, connection = found
         try:
-            context = _context() if identify else None
-            parameters = {"context": context, "run_id": run_id, "dataset": dataset, "tracking_uri": tracking_uri}
-            sent = connection is not None and _send(connection, _request("announce", parameters))
+            sent = connection is not None and _send(connection, request("announce", parameters))
             if context is not None:
                 _record_once(path, context)
-            return (_receive(connection, answer_s) if connection is not None and sent else None) or {}
+            return _answer(path, connection if sent else None, answer_s) or {}
         finally:
             if connection is not None:
                 connection.close()
     except Exception:  # noqa: BLE001 - law 11: nothing of reprod may reach a training process
         return None
+
+
+def tell_used(*, at_end: bool = False) -> bool:
+    """Have what this process has used by now handed over, after its record; True if that is under way. Never raises.
+
+    ``at_end``: this process ends now, so its children are nobody's concern.
+    """
+    try:
+        if _recorded_by != os.getpid():
+            return False
+        path = _answered[1] if _answered is not None and _answered[0] == os.getpid() else None
+        context = _context()
+        if path is None:  # a daemon may have come up since, and has to see this process while it lives
+            found = _connect()
+            if found is not None:
+                path, connection = found
+                if connection is not None:
+                    with connection:
+                        if _send(connection, request("announce", {"context": context})):
+                            _answer(path, connection, ANSWER_S)
+        from reprod.capture.detached import start
+        from reprod.capture.used import used_by_now
+
+        return start("finish", _where(path, context) | {"used": used_by_now(_script)}, at_end=at_end)
+    except Exception:  # noqa: BLE001 - law 11: nothing of reprod may reach a training process
+        return False
 
 
 def sockets() -> list[str]:
@@ -90,6 +109,12 @@ def sockets() -> list[str]:
     ]
 
 
+def request(method: str, parameters: dict[str, Any]) -> bytes:
+    """Return the line that asks for ``method``."""
+    message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
 def _connect() -> tuple[str, socket.socket | None] | None:
     """Return the first socket that exists and answers; without a connection if its daemon is too busy to accept."""
     deadline = time.monotonic() + CONNECT_S
@@ -108,11 +133,6 @@ def _connect() -> tuple[str, socket.socket | None] | None:
     return None
 
 
-def _request(method: str, parameters: dict[str, Any]) -> bytes:
-    message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
-    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
-
-
 def _send(connection: socket.socket, line: bytes) -> bool:
     try:
         connection.settimeout(CONNECT_S)
@@ -122,8 +142,11 @@ def _send(connection: socket.socket, line: bytes) -> bool:
     return True
 
 
-def _receive(connection: socket.socket, within_s: float) -> dict[str, Any] | None:
+def _answer(path: str, connection: socket.socket | None, within_s: float) -> dict[str, Any] | None:
     """Return the result of one answer line, or None if it does not come in time or is no result."""
+    global _answered
+    if connection is None:
+        return None
     deadline = time.monotonic() + within_s
     data = b""
     try:
@@ -140,7 +163,10 @@ def _receive(connection: socket.socket, within_s: float) -> dict[str, Any] | Non
     if isinstance(error, dict) and error.get("code") == METHOD_NOT_FOUND:
         said = error.get("data")
         return {**(said if isinstance(said, dict) else {}), "unknown": True}
-    return result if isinstance(result, dict) else None
+    if not isinstance(result, dict):
+        return None
+    _answered = (os.getpid(), path)
+    return result
 
 
 def _context() -> dict[str, Any]:
@@ -149,116 +175,44 @@ def _context() -> dict[str, Any]:
     return current_context().to_object()
 
 
-def _record_once(path: str, context: dict[str, Any]) -> None:
-    global _recorded_by
-    if _recorded_by == os.getpid() or not _is_python(sys.executable):
+def _record_once(path: str | None, context: dict[str, Any]) -> None:
+    """Start the child that records this process, and see to it that its end is told."""
+    global _recorded_by, _script
+    from reprod.capture.detached import is_possible, start
+
+    if _recorded_by == os.getpid() or not is_possible():
         return
     _recorded_by = os.getpid()
-    _start_child(_identity(path, context))
+    identity = _identity()
+    _script = identity["script"] and os.path.join(identity["cwd"], identity["script"])
+    start("record", _where(path, context) | identity)
+    atexit.register(_tell_at_end, os.getpid())
 
 
-def _is_python(executable: str | None) -> bool:
-    """Return whether starting ``executable`` starts a Python: in a frozen application it starts the application."""
-    if not executable or getattr(sys, "frozen", False):
-        return False
-    return os.path.basename(executable).startswith(("python", "pypy"))
+def _tell_at_end(pid: int) -> None:
+    global _recorded_by
+    if pid == os.getpid():  # a forked worker has inherited this
+        tell_used(at_end=True)
+        _recorded_by = None  # once: there is nothing later
 
 
-def _identity(path: str, context: dict[str, Any]) -> dict[str, Any]:
-    import platform
+def _where(path: str | None, context: dict[str, Any]) -> dict[str, Any]:
+    """Return who the record is of, and where a daemon was found or may be."""
+    return {"context": context, "found": path is not None, "sockets": [os.path.abspath(path)] if path else sockets()}
+
+
+def _identity() -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from reprod.capture.interpreter import describe_self
 
     try:
         cwd = os.getcwd()
     except OSError:
         cwd = "/"
-    package = os.path.abspath(__file__)
-    root = os.path.dirname(os.path.dirname(os.path.dirname(package)))
-    paths = [os.path.join(cwd, entry) for entry in sys.path if isinstance(entry, str)]
     return {
-        "socket": os.path.abspath(path),
-        "context": context,
-        "sys_path": [root, *paths],
-        "own_path": paths,
+        "own_path": [os.path.join(cwd, entry) for entry in sys.path if isinstance(entry, str)],
         "cwd": cwd,
         "script": getattr(sys.modules.get("__main__"), "__file__", None),
-        "python": {
-            "version": platform.python_version(),
-            "implementation": platform.python_implementation(),
-            "executable": sys.executable,
-            "prefix": sys.prefix,
-            "base_prefix": sys.base_prefix,
-        },
+        "python": asdict(describe_self()),
     }
-
-
-def _start_child(identity: dict[str, Any]) -> None:
-    # A file in memory instead of a pipe: a long path would fill a pipe, and writing to it would block.
-    fd = os.memfd_create("reprod-identity", os.MFD_CLOEXEC)
-    with os.fdopen(fd, "w+b") as file:
-        file.write(json.dumps(identity).encode())
-        file.flush()
-        file.seek(0)
-        command = [sys.executable, "-I", "-S", "-c", _CHILD]
-        try:
-            child = _spawn(["/bin/sh", "-c", _DETACH, "reprod", *command], file.fileno())
-        except FileNotFoundError:
-            child = _spawn(command, file.fileno())
-            _children.append(child)
-            return
-    try:
-        child.wait(CONNECT_S)
-    except subprocess.TimeoutExpired:
-        _children.append(child)
-
-
-def _spawn(command: list[str], stdin: int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-
-
-def record(identity: dict[str, Any]) -> bool:
-    """Build the environment that ``identity`` describes and hand it to the daemon: what the child does.
-
-    Returns whether the daemon took it. Bounded by ``CHILD_S`` seconds through an alarm.
-    """
-    import signal
-
-    signal.alarm(CHILD_S)
-    deadline = time.monotonic() + CHILD_S
-    os.nice(10)
-
-    from reprod.capture.environment import capture_paths
-    from reprod.core.environment import Python, encode
-    from reprod.core.process import ProcessContext
-    from reprod.core.redact import plain
-
-    context = ProcessContext.from_object(identity["context"])
-    if context is None:
-        return False
-    python = {name: value and plain(value) for name, value in identity["python"].items()}
-    environment = capture_paths(
-        context,
-        sys_path=identity["own_path"],
-        python=Python(**python),
-        cwd=identity["cwd"],
-        script=identity["script"],
-    )
-    line = _request("handover", {"context": context.to_object(), "environment": json.loads(encode(environment))})
-    while not _deliver(identity["socket"], line):
-        if time.monotonic() + CHILD_RETRY_S > deadline:
-            return False
-        time.sleep(CHILD_RETRY_S)
-    return True
-
-
-def _deliver(path: str, line: bytes) -> bool:
-    """Return whether the daemon answered, be it with a refusal: a refused record is not sent again."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        try:
-            connection.settimeout(5.0)
-            connection.connect(path)
-            connection.sendall(line)
-            return bool(connection.recv(1))
-        except OSError:
-            return False

@@ -5,6 +5,7 @@ Standard library only: it runs inside training processes. Start ticks are field 
 
 import os
 import sys
+import time
 
 from reprod.core.process import ProcessContext
 
@@ -12,9 +13,12 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def boot_id() -> str:
-    """Return the id of this boot of this machine; raises OSError where /proc is not mounted."""
-    with open(_BOOT_ID, encoding="ascii") as file:
-        return file.read().strip()
+    """Return the id of this boot of this machine; empty, as that of no context is, where the kernel does not say it."""
+    try:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def host_name() -> str:
@@ -55,8 +59,10 @@ def start_ticks(pid: int) -> int | None:
 
 def is_alive(context: ProcessContext) -> bool:
     """Return whether the very process of ``context`` lives here: same boot, same pid, same start; no zombie."""
-    try:
-        here = boot_id()
-    except OSError:
-        return False
-    return context.boot_id == here and start_ticks(context.pid) == context.start_ticks
+    return context.boot_id == boot_id() and start_ticks(context.pid) == context.start_ticks
+
+
+def started_ns(start_ticks: int) -> int:
+    """Return a start in clock ticks since boot as nanoseconds since the epoch; both clocks are read at one moment."""
+    since_boot_ns = start_ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + since_boot_ns

@@ -52,8 +52,11 @@ class Commands:
 
 
 def json_flag(parser: argparse.ArgumentParser) -> None:
-    """Add the flag for output that programs read."""
+    """Add the flags for how an answer is written: for programs, and with or without colour."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="auto: on a terminal, the default"
+    )
 
 
 def _sentence(text: str) -> str:

@@ -140,6 +140,8 @@ class _Place:
             yield from ((str(choice), "") for choice in action.choices)
         elif action.dest == "algorithm":
             yield from ((each, "") for each in _ALGORITHMS)
+        elif metavar in {"REF", "A", "B"} and self._parser.prog.startswith("reprod env "):
+            yield from _environments(prefix)
         elif metavar == "REF" or (metavar in {"A", "B"} and not action.option_strings):
             yield from _references(prefix)
         elif metavar == "run:ID":
@@ -162,6 +164,15 @@ def _references(prefix: str) -> Iterator[Word]:
         yield from _ask("datasets")
         yield "run:", "the version that a run started on"
         yield FILES, ""
+
+
+def _environments(prefix: str) -> Iterator[Word]:
+    if prefix.startswith("run:"):
+        yield from _runs("run:")
+        return
+    yield from _ask("environments")
+    yield from (("now", "this interpreter"), ("host", "this machine"), ("run:", "the environment of a run"))
+    yield FILES, ""
 
 
 def _runs(before: str) -> Iterator[Word]:

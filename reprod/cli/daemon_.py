@@ -14,9 +14,14 @@ RELOAD_TIMEOUT_S = 30.0
 
 def run(args: argparse.Namespace) -> int:
     """Run the daemon until it is told to stop; return its exit code."""
+    from reprod.daemon.signals import Signals
+
+    signals = Signals()
+    signals.arm()  # first of all: what comes now takes a second
+
     from reprod.daemon.app import run as run_daemon
 
-    return run_daemon(args.config)
+    return run_daemon(args.config, signals)
 
 
 def reload(args: argparse.Namespace) -> int:

@@ -11,9 +11,6 @@ from reprod.cli.screen import Column, Screen, table
 from reprod.config import Config
 from reprod.errors import NotFoundError
 
-#: A terminal is no place for a million names or versions; --json lists them all.
-_SHOWN = 50
-
 #: Runs beside a version, and characters of their ids, which are random: ``run:`` takes any that are unique.
 _RUNS, _RUN_ID = 2, 8
 
@@ -35,7 +32,7 @@ def log(args: argparse.Namespace) -> int:
     if not rows:
         screen.prose(f"{render.safe(args.name)} has no version yet")
         return codes.FINE
-    shown = rows[:_SHOWN]
+    shown = screen.listed(rows)
     lines = iter(table(screen, _HEADS, [_log_row(row) for row in shown], indent=0))
     screen.line(next(lines))
     newest = rows[0].get("epoch")
@@ -46,7 +43,7 @@ def log(args: argparse.Namespace) -> int:
             screen.prose(f"before, at another root: {root} (nothing is compared across)", 0, "dim")
         screen.line(line)
     if len(rows) > len(shown):
-        screen.prose(f"and {len(rows) - len(shown):,} more versions (--json lists them)", 0, "dim")
+        screen.prose(f"and {len(rows) - len(shown):,} more versions (in a pipe or with --json all)", 0, "dim")
     return codes.FINE
 
 
@@ -143,20 +140,23 @@ def _show_diff(screen: Screen, answer: dict[str, Any], differs: bool) -> None:
     screen.prose(f"{sides}   {' · '.join(counts)}")
     for kind, show in (("added", _added), ("modified", _modified), ("renamed", _renamed), ("removed", _removed)):
         entries = answer.get(kind) or []
-        for entry in entries[:_SHOWN]:
+        shown = screen.listed(entries)
+        for entry in shown:
             screen.entry(*show(screen, entry))
-        if len(entries) > _SHOWN:
-            screen.line(f"  and {len(entries) - _SHOWN:,} more {kind} (--json lists them)")
+        if len(entries) > len(shown):
+            screen.line(f"  and {len(entries) - len(shown):,} more {kind} (in a pipe or with --json all)")
     _show_unknown(screen, answer, unknown)
 
 
 def _show_unknown(screen: Screen, answer: dict[str, Any], entries: list[dict[str, Any]]) -> None:
     """List the folders of which nothing is said, each with the side that could not list it."""
-    for entry in entries[:_SHOWN]:
+    shown = screen.listed(entries)
+    for entry in shown:
         sides = " and ".join(_title(answer.get(key)) for key in ("a", "b") if entry.get("side") in {key, "both"})
         screen.line(f"  {screen.paint('?', 'yellow')}  {render.file_name(entry)}  not known in {sides}")
-    if len(entries) > _SHOWN:
-        screen.line(f"  and {len(entries) - _SHOWN:,} more folders that are not known (--json lists them)")
+    if len(entries) > len(shown):
+        hidden = len(entries) - len(shown)
+        screen.line(f"  and {hidden:,} more folders that are not known (in a pipe or with --json all)")
 
 
 def _added(screen: Screen, entry: dict[str, Any]) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from reprod.cli import render
+from reprod.cli.screen import Screen
 from reprod.cli.tree import build_parser
 from reprod.errors import ReprodError, StateError
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
     elif sys.stdout is None:  # closed by the shell: no file of ours may get its number
         _silence_stdout()
     args = build_parser().parse_args(argv)
+    Screen.colours = {"always": True, "never": False}.get(getattr(args, "color", "auto"))
     try:
         code = _handler(args.run)(args)
         if sys.stdout is not None:
@@ -62,7 +64,11 @@ def _handler(run: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _say(message: str, hint: str) -> None:
-    lines = f"error: {render.safe(message)}\n" + (f"hint: {render.safe(hint)}\n" if hint else "")
+    from reprod.core.redact import redact_text
+
+    lines = "".join(
+        f"{what}: {render.safe(redact_text(text))}\n" for what, text in (("error", message), ("hint", hint)) if text
+    )
     try:
         sys.stderr.write(lines)
     except (OSError, ValueError, AttributeError):  # nobody listens; the exit code still tells
@@ -74,7 +80,9 @@ def _bug(error: Exception) -> int:
     if debug:
         import traceback
 
-        traceback.print_exception(error)
+        from reprod.core.redact import redact_text
+
+        sys.stderr.write(redact_text("".join(traceback.format_exception(error))))
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next

@@ -9,6 +9,8 @@ import json
 import time
 from typing import Any
 
+from reprod.core import amount
+
 # Characters that a terminal acts on or that reorder what is read: C0, DEL, C1, line separators, bidirectional marks.
 _ACTING = {
     *range(0x20),
@@ -20,7 +22,6 @@ _ACTING = {
 _NAMED = {0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t"}
 _ESCAPES = {point: _NAMED.get(point, f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}") for point in _ACTING}
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 DIGEST_DIGITS = 12
 
 
@@ -63,15 +64,7 @@ def _without_surrogate(character: str) -> str:
 
 def size(count: object) -> str:
     """Return a number of bytes as people read it: ``812 B``, ``4.5 GiB``; ``-`` for None."""
-    if not isinstance(count, (int, float)):
-        return "-"
-    value = float(count)
-    for unit in _UNITS:
-        # 1023.95 would be shown as 1024.0: it belongs to the next unit.
-        if abs(value) < 1023.95 or unit == _UNITS[-1]:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError("the last unit always returns")
+    return amount.size(count) if isinstance(count, (int, float)) else "-"
 
 
 def growth(before: object, after: object) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN_ID = 8
 
 #: Columns of a run's name, on a wide terminal and on others; MLflow's own names have some 18, and --json has the whole.
-_LONGEST_NAME, _LONGER_NAME, _WIDE = 20, 40, 100
+_LONGEST_NAME, _LONGER_NAME, _WIDE = 20, 40, 100  # in a pipe it is whole
 
 _COLOURS = {"failed": "red", "incomplete": "yellow", "captured": "green", "noticed": "cyan", "waiting": "cyan"}
 _MARKS = {"failed": "bad", "incomplete": "warn", "captured": "good", "noticed": "busy", "waiting": "busy"}
@@ -84,8 +84,9 @@ _HEADS = [
 
 def _show(screen: Screen, answer: dict[str, Any], which: str) -> None:
     rows = answer.get("runs") or []
+    hidden = answer["total"] - len(rows) if isinstance(answer.get("total"), int) else 0
     if not rows:
-        screen.prose(_NONE[which])
+        screen.prose(f"{render.plural(hidden, 'run')} (--limit N shows some)" if hidden > 0 else _NONE[which])
         return
     heading, *lines = table(screen, _HEADS, [_row(screen, row) for row in rows], indent=0)
     screen.line(heading)
@@ -95,19 +96,20 @@ def _show(screen: Screen, answer: dict[str, Any], which: str) -> None:
             screen.prose(render.safe(row["error"]), 4)
         if row.get("hint"):
             screen.prose(f"hint: {render.safe(row['hint'])}", 4)
-    hidden = answer["total"] - len(rows) if isinstance(answer.get("total"), int) else 0
     if hidden > 0:
         screen.prose(f"and {render.plural(hidden, 'more run')} (--limit N shows more)", 0, "dim")
 
 
 def _row(screen: Screen, row: dict[str, Any]) -> list[tuple[str, str]]:
     state = str(row.get("state"))
-    longest = _LONGEST_NAME if screen.width is not None and screen.width < _WIDE else _LONGER_NAME
+    name = render.safe(row.get("name") or "-")
+    if screen.width is not None:
+        name = cut(name, _LONGEST_NAME if screen.width < _WIDE else _LONGER_NAME)
     since = row.get("settled_at") or row.get("noticed_at")
     datasets = row.get("datasets")
     return [
         (render.safe(row.get("run_id"))[:SHOWN_ID], "bold"),
-        (cut(render.safe(row.get("name") or "-"), longest), ""),
+        (name, ""),
         (render.safe(row.get("experiment_id") or "-"), ""),
         (", ".join(map(render.safe, datasets)) if isinstance(datasets, list) and datasets else "-", ""),
         (f"{screen.mark(_MARKS.get(state, 'new'))} {render.safe(state)}", _COLOURS.get(state, "")),

@@ -1,16 +1,16 @@
 """A stream as the place where text is shown: colour, marks, width, tables and a progress line.
 
 Rule: a terminal gets colour, tables that fit and prose that is wrapped; anything else (pipe, file) gets plain text that
-is never cut, and a path is never cut anywhere. Colour is never the only carrier of a meaning. NO_COLOR, then
-FORCE_COLOR or CLICOLOR_FORCE, then TERM=dumb, then isatty decide. Nothing but those colours acts on a terminal, even
-where a caller forgot ``render.safe``, as for what should have been a number. Widths are terminal columns.
+is never cut, and a path is never cut anywhere. Colour is never the only carrier of a meaning. --color, then NO_COLOR,
+then FORCE_COLOR or CLICOLOR_FORCE, then TERM=dumb, then isatty decide. Nothing but those colours acts on a terminal,
+even where a caller forgot ``render.safe``, as for what should have been a number. Widths are terminal columns.
 """
 
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TextIO
+from typing import Any, ClassVar, Self, TextIO, TypeVar
 
 from reprod.cli import render
 from reprod.cli.width import PAINT, columns, cut, fitted, wrapped
@@ -32,18 +32,25 @@ _BAR = 20
 #: Width of the labels beside values.
 _LABEL = 9
 
+#: A terminal is no place for a million names or versions.
+_LISTED = 50
+
+_T = TypeVar("_T")
+
 Cell = tuple[str, str]
 """Text and its colour ("" for none)."""
 
 
 class Screen:
-    """One output stream; ``width`` is None where nothing is to be cut."""
+    """One output stream; ``width`` is None where nothing is to be cut. ``colours``: as --color says, None: as usual."""
+
+    colours: ClassVar[bool | None] = None
 
     def __init__(self, stream: TextIO | None) -> None:
         stream = stream or open(os.devnull, "w")  # noqa: SIM115 - a closed standard output, until the process ends
         self._stream = stream
         self.terminal = _is_terminal(stream)
-        self.colour = _wants_colour(self.terminal)
+        self.colour = _wants_colour(self.terminal) if Screen.colours is None else Screen.colours
         self.unicode = _shows_unicode(stream)
         self.rewritable = self.terminal and os.environ.get("TERM") != "dumb"
         self.width = _width() if self.terminal else None
@@ -65,6 +72,10 @@ class Screen:
         inner.colour, inner.unicode, inner.width = self.colour, self.unicode, width
         draw(inner)
         return [fitted(line, width) for line in stream.getvalue().splitlines()]
+
+    def listed(self, entries: Sequence[_T]) -> Sequence[_T]:
+        """Return what is listed of many: on a terminal the first, elsewhere all. The caller says how many are not."""
+        return entries if self.width is None else entries[:_LISTED]
 
     def prose(self, text: str, indent: int = 0, colour: str = "") -> None:
         """Write text with ``indent`` spaces before it, wrapped at the width of a terminal."""

@@ -6,7 +6,6 @@ neither overwritten nor removed unless --force says so. What is changed on the m
 
 import argparse
 import os
-import pwd
 import sys
 from pathlib import Path
 
@@ -18,9 +17,10 @@ from reprod.cli.service_manager import START_S, Manager, first_line, last_line, 
 from reprod.cli.service_purge import Purge
 from reprod.cli.service_reach import require_reach
 from reprod.client import Client
-from reprod.config import places
+from reprod.config import load, places
 from reprod.errors import AlreadyRunningError, ReprodError, StateError
 from reprod.fs.atomic import remove, write_atomic
+from reprod.ops.doctor_probe import user_name
 
 #: READY=1 comes when the socket answers; on a busy machine the question itself takes a moment.
 ANSWER_S = 10.0
@@ -40,6 +40,8 @@ def install(args: argparse.Namespace) -> int:
     if changed and not args.force:
         return _refuse_changed(changed, f"reprod service install --{scope} --print | diff {changed[0]} -")
     require_reach(scope)
+    if args.config:
+        load(args.config, tracking=False)  # the service would end with it, and a daemon that runs would be lost
     if not _is_accepted(manager, files[0], forced=args.force):
         return codes.DIFFERS
     if args.now:
@@ -50,7 +52,8 @@ def install(args: argparse.Namespace) -> int:
         require_reach(scope)  # once more, now that the user surely exists
     manager.call("daemon-reload")
     manager.call("enable", UNIT)
-    screen.line(f"enabled {UNIT}: it starts {'with the machine' if scope == 'system' else 'when you log in'}")
+    alone = scope == "system" or lingers(user_name(os.geteuid()))
+    screen.line(f"enabled {UNIT}: it starts {'with the machine' if alone else 'when you log in'}")
     code = _start(screen, manager) if args.now else codes.FINE
     _say_next(screen, manager, started=args.now, news=bool(news))
     if scope == "system":
@@ -86,8 +89,9 @@ def uninstall(args: argparse.Namespace) -> int:
     _say_left(screen, scope, bool(ours), purged=purge is not None)
     if purge is not None:
         purge.carry_out(screen)
-    if not ours and purge is None:
-        screen.line("nothing to remove: no service was installed here")
+    if not ours and (purge is None or not purge.folders):
+        also = " and nothing of it is left" if purge is not None else ""
+        screen.line(f"nothing to remove: no service was installed here{also}")
     return codes.FINE
 
 
@@ -193,7 +197,7 @@ def _say_next(screen: Screen, manager: Manager, *, started: bool, news: bool) ->
         verb = "restart" if news and manager.is_active() else "start"
         screen.line(f"{verb} it: {manager.command} {verb} reprod")
     if manager.scope == "user":
-        user = pwd.getpwuid(os.geteuid()).pw_name
+        user = user_name(os.geteuid())
         if not lingers(user):
             screen.line("it ends when you log out; to keep it running:")
             screen.line(f"  sudo loginctl enable-linger {user}")
@@ -232,8 +236,11 @@ def _say_left(screen: Screen, scope: Scope, removed: bool, *, purged: bool) -> N
     if dropins.is_dir():
         screen.line(f"left {dropins}: your own settings of the service")
     root_user = scope == "user" and places.is_system_account()  # its places are the machine's
-    kept = [] if purged or root_user else [render.file_name(str(path)) for path, _ in Purge.of(scope).folders]
-    if kept and removed:
-        screen.line(f"left {', '.join(kept)}: configuration, state and history; --purge deletes them")
+    kept = () if purged or root_user or not removed else Purge.of(scope).folders
+    for path, what in kept:
+        screen.line(f"left {render.file_name(str(path))}, {what}")
+    if kept:
+        it, root = "it" if len(kept) == 1 else "them", "sudo " if scope == "system" and os.geteuid() else ""
+        screen.line(f"to delete {it} too: {root}reprod service uninstall --{scope} --purge")
     if scope == "system" and removed:
         screen.line(f"left the user and group {places.SERVICE_USER}; remove them: userdel {places.SERVICE_USER}")

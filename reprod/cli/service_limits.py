@@ -43,7 +43,10 @@ def say_limits(screen: Screen, files: Iterable[ServiceFile], *, apply: bool) -> 
             screen.line(f"set {key} = {lower[key]}")
         if not failed:
             return
-        screen.line(f"this machine does not let {', '.join(sorted(failed))} be set (a container?)")
+        screen.line(
+            f"this machine does not let {', '.join(sorted(failed))} be set (a container?): set them on its host"
+        )
+        return
     screen.line("limits of inotify that are lower than the service wants, until the next boot; now:")
     screen.line(f"  sudo sysctl --load {file.path}")
 

@@ -8,6 +8,7 @@ import argparse
 
 from reprod import __version__
 from reprod.cli.commands import Commands, Parser, json_flag
+from reprod.cli.env_tree import add_env
 from reprod.cli.flags import Values, depth_flags
 
 
@@ -34,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_verify,
         _add_manifest,
         _add_export,
+        add_env,
         _add_demo,
         _add_completion,
         _add_service,

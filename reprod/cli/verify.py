@@ -17,8 +17,6 @@ from reprod.errors import NotFoundError, UsageError
 if TYPE_CHECKING:
     from reprod.ops.sample import Mode, Sample
 
-# A terminal is no place for a million names; --json lists them all.
-_SHOWN = 50
 
 _REASONS = {"content": "other content", "size": "other size", "type": "other kind of file"}
 
@@ -144,10 +142,10 @@ def _show(screen: Screen, answer: dict[str, Any]) -> None:
     _show_mismatches(screen, answer)
     moved = answer.get("moved") or []
     gone, come = ([render.file_name(_end(entry, key)) for entry in moved] for key in ("from", "to"))
-    for source, target in list(zip(gone, come, strict=True))[:_SHOWN]:
+    shown = screen.listed(list(zip(gone, come, strict=True)))
+    for source, target in shown:
         screen.line(f"  moved: {source} → {target}")
-    if len(moved) > _SHOWN:
-        screen.line(f"  moved: and {len(moved) - _SHOWN:,} more (--json lists them)")
+    _say_more(screen, "moved", len(moved) - len(shown))
     _listing(screen, "missing", _without(answer.get("missing"), gone))
     note = "" if answer.get("extra_fails", True) else " (nothing says that it should not be there)"
     _listing(screen, "not recorded", _without(answer.get("extra"), come), note)
@@ -185,9 +183,9 @@ def _show_chain(screen: Screen, answer: dict[str, Any]) -> None:
         screen.prose(f"{screen.mark(mark)} the chain of {name} {whole} ({count})", colour=colour)
     else:
         screen.prose(f"{screen.mark('bad')} the chain of {name} is broken ({count})", colour="red")
-    for entry in answer["broken"][:_SHOWN]:
+    for entry in screen.listed(answer["broken"]):
         screen.line(f"  version {entry['version']}: {render.safe(entry['reason'])}")
-    for entry in (answer.get("lost") or [])[:_SHOWN]:
+    for entry in screen.listed(answer.get("lost") or []):
         run = f", which run {render.safe(entry['run_id'])} recorded" if entry.get("run_id") else ""
         screen.line(f"  lost: version {entry['version']}{run}")
     if answer.get("contents_verified"):
@@ -263,7 +261,8 @@ def _without(entries: list[Any] | None, told: list[str]) -> list[Any]:
 def _show_mismatches(screen: Screen, answer: dict[str, Any]) -> None:
     found = answer.get("mismatched") or []
     kinds = {str(entry.get("path")): entry for entry in answer.get("type_changes") or []}
-    for entry in found[:_SHOWN]:
+    shown = screen.listed(found)
+    for entry in shown:
         reason = _REASONS.get(str(entry.get("reason")), render.safe(entry.get("reason")))
         if entry.get("silent"):
             reason += " behind unchanged size and times (silent corruption)"
@@ -277,8 +276,7 @@ def _show_mismatches(screen: Screen, answer: dict[str, Any]) -> None:
         both = isinstance(before, int) and isinstance(after, int)
         change = render.growth(before, after) if both else f"{_value(before)} → {_value(after)}"
         screen.entry(f"modified: {render.file_name(entry)}", f"{reason}  {change}")
-    if len(found) > _SHOWN:
-        screen.line(f"  modified: and {len(found) - _SHOWN:,} more (--json lists them)")
+    _say_more(screen, "modified", len(found) - len(shown))
 
 
 def _value(value: object) -> str:
@@ -286,14 +284,19 @@ def _value(value: object) -> str:
 
 
 def _listing(screen: Screen, label: str, entries: list[Any], note: str = "") -> None:
-    for entry in entries[:_SHOWN]:
+    shown = screen.listed(entries)
+    for entry in shown:
         problem = ""
         if isinstance(entry, dict) and entry.get("problem"):
             word = str(entry["problem"])
             problem = f"  {render.safe(_WHY_UNREADABLE.get(word, word))}"
         screen.line(f"  {label}: {render.file_name(entry)}{problem}{note}")
-    if len(entries) > _SHOWN:
-        screen.line(f"  {label}: and {len(entries) - _SHOWN:,} more (--json lists them)")
+    _say_more(screen, label, len(entries) - len(shown))
+
+
+def _say_more(screen: Screen, label: str, hidden: int) -> None:
+    if hidden:
+        screen.line(f"  {label}: and {hidden:,} more (in a pipe or with --json all)")
 
 
 def _no_checkpoint() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         MlflowConfig,
         ScanConfig,
         StoreConfig,
+        UploadConfig,
         WatchConfig,
     )
 
@@ -40,6 +41,7 @@ __all__ = [
     "MlflowConfig",
     "ScanConfig",
     "StoreConfig",
+    "UploadConfig",
     "WatchConfig",
     "add_dataset",
     "config_file",

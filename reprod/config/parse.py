@@ -24,6 +24,7 @@ from reprod.config.values import (
     MlflowConfig,
     ScanConfig,
     StoreConfig,
+    UploadConfig,
     WatchConfig,
 )
 from reprod.core.run import DATASET_NAME
@@ -54,6 +55,9 @@ _SECTIONS: Mapping[str, Mapping[str, checks.Check]] = {
         "workers": checks.integer(0, 64, "a count of workers, 0 for as many as help"),
         "read_mb_per_second": checks.number(0, 1_000_000, "megabytes (10^6 bytes) a second, 0 for no limit,"),
         "stats_per_second": checks.number(0, 100_000_000, "files a second, 0 for no limit,"),
+    },
+    "upload": {
+        "git_diff": checks.choice("patch", "names", "off"),
     },
     "store": {
         "keep_days": checks.number(0, _LONGEST_DAYS, "days"),
@@ -99,6 +103,7 @@ def load(explicit: str | None = None, *, tracking: bool = True) -> Config:
         environment=EnvironmentConfig(**tables["environment"]),
         watch=WatchConfig(**tables["watch"]),
         scan=ScanConfig(**tables["scan"]),
+        upload=UploadConfig(**tables["upload"]),
         store=StoreConfig(**tables["store"]),
         daemon=DaemonConfig(**tables["daemon"]),
         datasets=datasets,

@@ -58,7 +58,9 @@ def known_state_dir() -> Path:
     The system's daemon may be down while a member of its group asks what it last knew.
     """
     own = state_dir()
-    if not os.environ.get("REPROD_STATE_DIR", "") and not own.is_dir() and SYSTEM_STATE.is_dir():
+    # Without a daemon of one's own the directory may be there all the same: trainings leave their environments in it.
+    known = (own / "registry.sqlite").exists()
+    if not os.environ.get("REPROD_STATE_DIR", "") and not known and SYSTEM_STATE.is_dir():
         return SYSTEM_STATE
     return own
 

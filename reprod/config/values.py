@@ -12,6 +12,7 @@ Backend = Literal["auto", "inotify", "watchfiles", "poll"]
 SymlinkPolicy = Literal["record", "skip"]
 Barrier = Literal["walk", "events"]
 Scope = Literal["host", "shared"]
+GitDiff = Literal["patch", "names", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,13 @@ class ScanConfig:
     workers: int = 0
     read_mb_per_second: float = 0.0
     stats_per_second: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class UploadConfig:
+    """What goes to runs. ``git_diff``: uncommitted changes and unpushed commits, only names of files, or nothing."""
+
+    git_diff: GitDiff = "patch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,5 +137,6 @@ class Config:
     folder: Path
     state_dir: Path
     socket: Path
+    upload: UploadConfig = UploadConfig()
     store: StoreConfig = StoreConfig()
     daemon: DaemonConfig = DaemonConfig()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from reprod.core.binding import Assurance, Bound
+from reprod.core.execution import Execution
 from reprod.core.run import RunState
 
 
@@ -37,13 +38,13 @@ class BoundDataset:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that is written to a run. ``environment`` is a key of the registry's environments."""
+    """All that is written to a run. ``environment`` is a key of the registry's environments; ``execution`` saw it."""
 
     created_ns: int
     host: str
     datasets: tuple[BoundDataset, ...]
     environment: str | None
-    environment_taken_ns: int | None
+    execution: Execution | None
     environment_unknown: str | None
     unknown_names: tuple[str, ...] = ()
 

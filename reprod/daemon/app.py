@@ -5,14 +5,14 @@ A dataset that crashes is started again by itself; an exception anywhere else en
 again (law 7). Nothing here is clever: every piece is a class with a ``run``.
 """
 
+import asyncio
 import faulthandler
 import os
 import shutil
-import signal
-import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -39,34 +39,47 @@ from reprod.daemon.lock import locked
 from reprod.daemon.notes import Notes
 from reprod.daemon.pruner import Pruner
 from reprod.daemon.pulse import Pulse
-from reprod.daemon.reload import reload
+from reprod.daemon.reload import Reloads
 from reprod.daemon.sampler import Sampler
+from reprod.daemon.signals import DUMP, RELOAD, STOP, Signals
 from reprod.daemon.tracking import Tracking
 from reprod.daemon.trigger import Trigger
+from reprod.daemon.unexpected import bug
+from reprod.daemon.unhandled import say_unhandled
 from reprod.daemon.upgrade import Upgrade, bringing_up_to_date
 from reprod.daemon.work import DatasetWork
-from reprod.errors import ConfigError, NotFoundError, ReprodError, StateError, TrackingError
+from reprod.errors import NotFoundError, ReprodError, StateError, TrackingError
 from reprod.fs.pace import Limits
+from reprod.ops.handovers import take_in
 from reprod.sinks.protocol import SinkError
 from reprod.store import files, outbox, registry, rehome
 
-#: A thread that hangs in the kernel (a dead mount) must not keep the process: everything worth keeping is committed.
-STOP_DEADLINE_S = 1.8
 CRASH_WAIT_S = 5.0
 STUCK_WAIT_S = 5.0  # while the state directory cannot be written
 
 
-def run(config_file: str | None = None) -> int:
-    """Run the daemon until SIGTERM or SIGINT; returns 0.
+def run(config_file: str | None = None, signals: Signals | None = None) -> int:
+    """Run the daemon until SIGTERM or SIGINT; returns 0. ``signals``: those of this process, if they are armed already.
 
     :raises ConfigError: reprod.toml is wrong. :raises AlreadyRunningError: another daemon holds the state directory.
     :raises ReprodError: what ended it outside one dataset's work: no socket, a damaged registry, a bug.
     """
+    if signals is None:
+        signals = Signals()
+        signals.arm()
+    try:
+        return _run(config_file, signals)
+    finally:
+        signals.ignore()
+
+
+def _run(config_file: str | None, signals: Signals) -> int:
     logs.configure()
     with suppress(RuntimeError, ValueError, OSError):  # no standard error, or a closed one
         faulthandler.enable()  # what the watchdog ends leaves its stacks in the journal
     dumps = Dumps(logs.get_logger())
     dumps.arm()
+    signals.answer(DUMP, dumps.ask)
     config = load(config_file)
     with (
         locked(config.state_dir),
@@ -75,7 +88,8 @@ def run(config_file: str | None = None) -> int:
     ):
         opened = files.open_registry(config.state_dir)
         try:
-            daemon = Daemon(config, config_file, opened, startup)
+            daemon = Daemon(config, config_file, opened, startup, signals)
+            signals.hold()
             try:
                 anyio.run(dumps.around, daemon.main)
             except ExceptionGroup as group:
@@ -96,14 +110,21 @@ def _first(error: Exception) -> Exception:
 class Daemon:
     """What the pieces share. Attributes are theirs to read; each piece changes only its own."""
 
-    def __init__(self, config: Config, config_file: str | None, opened: files.Opened, startup: systemd.Startup) -> None:
+    def __init__(
+        self,
+        config: Config,
+        config_file: str | None,
+        opened: files.Opened,
+        startup: systemd.Startup,
+        signals: Signals,
+    ) -> None:
         self.config = config
         self.config_file = config_file
         self.log: Any = logs.get_logger()
         self.records = opened.db
         self.registry_set_aside = opened.set_aside
         self._startup = startup
-        self._one_reload = anyio.Lock()
+        self._signals = signals
         self.pid = os.getpid()
         self.started_ns = time.time_ns()
         self.limits = Limits(config.scan.read_mb_per_second, config.scan.stats_per_second)
@@ -123,6 +144,7 @@ class Daemon:
         self.pulse = Pulse()
         self.listener = TcpDoor(self)
         self.following = Following(self)
+        self.reloads = Reloads(self)
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._ended: dict[str, anyio.Event] = {}
         self._group: TaskGroup | None = None
@@ -134,8 +156,11 @@ class Daemon:
             self.log.error("registry.rebuilt", set_aside=str(self.registry_set_aside))
         async with anyio.create_task_group() as group:
             self._group = group
-            await group.start(self._obey_signals, name="signals")
+            asyncio.get_running_loop().set_exception_handler(say_unhandled)
+            self._obey(STOP, self._stop)
             await self.settle_names()
+            with suppress(StateError):  # then they wait for the first run that asks for one
+                await to_thread.run_sync(take_in, self.records)
             for dataset in self.config.datasets:
                 await self.add(dataset)
             # From now on somebody may ask; the tracking server, if it is ours, takes seconds to start.
@@ -162,6 +187,8 @@ class Daemon:
                 tracking=self.tracking.key or None,
             )
             self._startup.end(headline(self))
+            group.start_soon(self.reloads.run, name="reload")
+            self._obey(RELOAD, self.reloads.ask)
         self.log.info("daemon.stopped", uptime_s=round((time.time_ns() - self.started_ns) / 1e9, 1))
 
     # --- datasets ----------------------------------------------------------------------------------------------------
@@ -222,15 +249,6 @@ class Daemon:
             self.be_stuck(error)
         self.trigger.ring()
 
-    async def reload(self) -> dict[str, Any]:
-        """Read the configuration again; see ``daemon.reload``. One after the other: each adds and removes datasets."""
-        async with self._one_reload:
-            systemd.notify(RELOADING=1, STATUS="reading the configuration")
-            try:
-                return await reload(self)
-            finally:
-                systemd.notify(READY=1, STATUS=headline(self))
-
     def say_disabled(self) -> None:
         """Log the datasets whose files are wrong."""
         for bad in self.config.misconfigured:
@@ -261,7 +279,7 @@ class Daemon:
     def bug(self, unexpected: Exception) -> ReprodError:
         """Log an exception that nobody expected, with its traceback, and return it as an error to go on with."""
         self.log.error("daemon.bug", traceback="".join(traceback.format_exception(unexpected)))
-        return ReprodError(f"unexpected {type(unexpected).__name__}: {unexpected}", hint="this is a bug; report it")
+        return bug(unexpected)
 
     async def tag(self, run_id: str, dataset: str) -> None:
         """Set ``reprod.dataset`` on a run, so that it is noticed as any other."""
@@ -282,35 +300,17 @@ class Daemon:
 
     # --- loops -------------------------------------------------------------------------------------------------------
 
-    async def _obey_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            task_status.started()
-            async for number in signals:
-                if number != signal.SIGHUP:
-                    self._stop()
-                    return
-                if self._group is not None:  # beside this loop: a reload that hangs must not keep a SIGTERM waiting
-                    self._group.start_soon(self._reload_by_signal, name="reload")
-
-    async def _reload_by_signal(self) -> None:
-        with suppress(ConfigError):  # it is in the log, and the old configuration stays
-            await self.reload()
+    def _obey(self, number: int, call: Callable[[], None]) -> None:
+        """Do ``call`` on the loop for each such signal, also for one that came before."""
+        loop = asyncio.get_running_loop()
+        self._signals.answer(number, lambda: loop.call_soon_threadsafe(call))
 
     def _stop(self) -> None:
-        """End everything: cancel, cut the calls to MLflow short, and leave at the deadline whatever hangs."""
+        """End everything: cancel, and cut the calls to MLflow short. What hangs is left at the deadline."""
         systemd.notify(STOPPING=1, STATUS="stopping")
-        deadline = threading.Timer(STOP_DEADLINE_S, _leave)
-        deadline.daemon = True
-        deadline.start()
         threading.Thread(target=self.tracking.kill, name="kill", daemon=True).start()
         if self._group is not None:
             self._group.cancel_scope.cancel()
-
-
-def _leave() -> None:
-    with suppress(OSError, ValueError, AttributeError):  # a reader that went away, a closed stream, none at all
-        sys.stderr.flush()
-    os._exit(0)
 
 
 def _empty(folder: Path) -> None:

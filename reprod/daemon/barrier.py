@@ -13,7 +13,7 @@ import aiofiles
 import anyio
 import anyio.to_thread
 
-from reprod.fs.watch import WatchFailure
+from reprod.fs.watch import WatchFailure, why
 
 # A cookie takes 100 ms. One that is late may be a busy machine; only a second one in a row, waited for at least this
 # long, is a watch that has gone deaf without saying so.
@@ -43,7 +43,7 @@ class Barrier:
             for leftover in self.folder.iterdir():
                 leftover.unlink(missing_ok=True)
         except OSError as error:
-            raise WatchFailure("other", f"cannot prepare {self.folder}: {error}") from error
+            raise WatchFailure("other", f"cannot prepare {self.folder}: {error.strerror or error}") from error
 
     async def passed(self, timeout_s: float) -> bool:
         """Lay a cookie; whether it was seen within the time. False also if ``release`` came first.
@@ -61,7 +61,7 @@ class Barrier:
                     pass
                 await waiter.woken.wait()
         except FileNotFoundError as error:  # the folder was removed, and the watch on it with it
-            raise WatchFailure("other", f"cannot write a cookie: {error}") from error
+            raise WatchFailure("other", f"cannot write a cookie: {why(error)}") from error
         finally:
             del self._waiting[name]
             with anyio.CancelScope(shield=True):  # a limiter of its own: not behind forty threads that hash

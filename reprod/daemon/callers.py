@@ -8,12 +8,14 @@ it then is believed. Root and the daemon's own user are: they could write the re
 import os
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from reprod.capture.process import boot_id, start_ticks
-from reprod.core.environment import Environment, encode
+from reprod.core.environment import Record
+from reprod.core.execution import Execution
 from reprod.core.process import ProcessContext
 from reprod.errors import StateError
+from reprod.ops import handovers
 from reprod.store import snapshots
 
 HOUR_S = 3600.0
@@ -136,23 +138,29 @@ def note(db: snapshots.Connection, claim: Claim) -> None:
     snapshots.announce(db, claim.context.key, claim.uid, time.time_ns(), outranks=claim.proven)
 
 
-def keep_record(db: snapshots.Connection, claim: Claim, given: Environment, digest: str) -> tuple[str, bool]:
-    """Keep the environment of a process unless it has one, for the first stands; return what stands, and if it is new.
+def allow(db: snapshots.Connection, claim: Claim) -> None:
+    """Let a user speak for a process.
 
     :raises StateError: the process is not known to be the user's.
     """
-    now_ns, key, pid = time.time_ns(), claim.context.key, claim.context.pid
+    pid = claim.context.pid
     if claim.proven:
         note(db, claim)
-    known = snapshots.handover(db, key)
+    known = snapshots.handover(db, claim.context.key)
     if known is None and not is_own(claim.uid):
         message = f"no process {pid} is seen here, and it did not announce itself while it lived"
         raise StateError(message, hint="reprod.tag_dataset and the MLflow context provider do so")
     if known is not None and known.uid != claim.uid:
         raise StateError(f"process {pid} belongs to another user", hint="hand over your own processes only")
-    if known is not None and known.digest is not None:
-        return known.digest, False
-    taken_ns = min(given.taken_ns, now_ns)  # one from the future would be kept until then
-    snapshots.keep_environment(db, digest, encode(replace(given, taken_ns=taken_ns)))
-    snapshots.hand_over(db, key, claim.uid, digest, taken_ns)
-    return digest, True
+
+
+def keep_record(db: snapshots.Connection, claim: Claim, given: Record, digest: str) -> tuple[str, bool]:
+    """Keep a process's environment if it has none yet; return what stands, and if it is new. Raises StateError."""
+    allow(db, claim)
+    return handovers.keep_record(db, claim.context.key, claim.uid, given, digest)
+
+
+def keep_end(db: snapshots.Connection, claim: Claim, last: Execution) -> None:
+    """Keep what a process found at its end. Raises StateError."""
+    allow(db, claim)
+    handovers.keep_end(db, claim.context, claim.uid, last)

@@ -26,11 +26,13 @@ from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from reprod.config.places import is_system_account
+from reprod.core.protocol import MAX_HANDOVER, MAX_LINE
+from reprod.core.redact import redact_text
 from reprod.daemon.callers import RECORDS, is_own, too_much
 from reprod.daemon.http import Door, is_localhost, respond
 from reprod.daemon.listen import serve
 from reprod.daemon.methods import METHODS, Caller, Needs
-from reprod.daemon.requests import MAX_HANDOVER, MAX_LINE, Request, is_http, parse, read_head
+from reprod.daemon.requests import Request, is_http, parse, read_head
 from reprod.daemon.version import METHOD_NOT_FOUND, UnknownMethodError, identity
 from reprod.errors import AlreadyRunningError, DaemonUnavailableError, ReprodError, StateError, UsageError
 
@@ -61,7 +63,8 @@ class Control:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make_way(path)
             # A system daemon answers every local user, and decides by call; a user's own only that user.
-            listener = await anyio.create_unix_listener(path, mode=0o666 if is_system_account() else 0o600)
+            with anyio.CancelScope(shield=True):  # a stop in between would leave the file
+                listener = await anyio.create_unix_listener(path, mode=0o666 if is_system_account() else 0o600)
             own = os.lstat(path).st_ino
         except OSError as error:
             raise StateError(
@@ -167,7 +170,12 @@ class Control:
         if is_own(caller.uid) or needs == "any" or (needs == "read" and _in_group(caller)):
             return
         self._daemon.log.warning("control.refused", method=method, uid=caller.uid)
-        raise StateError(f"uid {caller.uid} may not {method} on this daemon", hint="ask its user, or use sudo")
+        if needs == "read":
+            cure = "its user, root and, of a system's daemon, the group reprod may: sudo usermod -aG reprod USER"
+            raise StateError(f"this daemon does not answer uid {caller.uid} ({method})", hint=cure)
+        raise StateError(
+            f"this daemon lets uid {caller.uid} change nothing ({method})", hint="its user and root may: sudo"
+        )
 
 
 def _make_way(path: Path) -> None:
@@ -202,10 +210,10 @@ async def _receive(lines: BufferedByteReceiveStream, stream: SocketStream, uid: 
     """Return the next line. One that is longer than what its user may still hand over is not even received."""
     longest = MAX_HANDOVER if is_own(uid) else min(MAX_HANDOVER, max(MAX_LINE, RECORDS.left(uid)))
     try:
-        line = await lines.receive_until(b"\n", longest)
-        if len(line) <= MAX_LINE or RECORDS.take(uid, len(line)):
+        line = await lines.receive_until(b"\n", longest + 1)  # what counts is the line without its end
+        if len(line) <= MAX_LINE or (len(line) <= longest and RECORDS.take(uid, len(line))):
             return line
-        raise anyio.DelimiterNotFound(MAX_LINE)  # others of that user's came in between
+        raise anyio.DelimiterNotFound(longest)  # it came in one piece with its end, or after others of that user's
     except anyio.DelimiterNotFound:
         if longest < MAX_HANDOVER:
             await _send(stream, {"id": None, "error": _refusal(too_much(uid))})
@@ -218,10 +226,10 @@ async def _send(stream: SocketStream, message: dict[str, Any]) -> None:
 
 
 def _refusal(error: ReprodError) -> dict[str, Any]:
-    data: dict[str, Any] = {"exit_code": error.exit_code, "hint": error.hint}
+    message, data = redact_text(error.message), {"exit_code": error.exit_code, "hint": redact_text(error.hint)}
     if isinstance(error, UnknownMethodError):
-        return {"code": METHOD_NOT_FOUND, "message": error.message, "data": {**data, **identity()}}
-    return {"code": -32000, "message": error.message, "data": data}
+        return {"code": METHOD_NOT_FOUND, "message": message, "data": {**data, **identity()}}
+    return {"code": -32000, "message": message, "data": data}
 
 
 def _bad_request(error: Exception) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from anyio import to_thread
 from reprod.core.run import ENDED, Payload
 from reprod.core.snapshot import Snapshot
 from reprod.errors import DamagedError, NotFoundError, ReprodError, StateError
-from reprod.ops.deliver import deliver, deliver_params
+from reprod.ops.deliver import deliver, deliver_end
 from reprod.sinks.protocol import RETRIED, SinkError
 from reprod.store import files, outbox
 from reprod.store.connection import Database
@@ -119,6 +119,7 @@ class Courier:
             self._open_dataset,
             daemon.scratch,
             max_inline_files=daemon.config.mlflow.max_inline_files,
+            git_diff=daemon.config.upload.git_diff,
         )
         snapshot = msgspec.json.decode(row.snapshot or b"", type=Snapshot)
         now = time.time_ns()
@@ -186,7 +187,8 @@ class Courier:
             for found in now.runs:
                 row = chunk.get(found.run.run_id)
                 if row is not None and found.run.status in ENDED:
-                    deliver_params(daemon.records, row, daemon.tracking.child)
+                    keep = daemon.config.upload.git_diff
+                    deliver_end(daemon.records, row, daemon.tracking.child, daemon.scratch, git_diff=keep)
                     self._settle(row)
                     daemon.log.info("run.finished", run_id=row.run_id, status=found.run.status)
 

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from reprod.capture.process import boot_id
 from reprod.config import DatasetConfig
 from reprod.errors import DamagedError, StateError
-from reprod.fs import clock, mounts
+from reprod.fs import clock
 from reprod.store import files, meta, registry, timeline
 from reprod.store.connection import Database
 from reprod.store.index import Connection
@@ -35,7 +36,7 @@ class DatasetFile:
             self.db, self.set_aside = opened.db, opened.set_aside or self.set_aside
             if opened.set_aside is not None:
                 self._log.error("dataset.rebuilt", set_aside=str(opened.set_aside))
-            now = time.time_ns(), mounts.boot_id() or "", clock.offset_ns(), clock.STEP_NS
+            now = time.time_ns(), boot_id(), clock.offset_ns(), clock.STEP_NS
             self.db.write(lambda c: timeline.open_downtime(c, *now))
         if self._gap is not None:
             gap, self._gap = self._gap, None
@@ -61,7 +62,7 @@ class DatasetFile:
 
         def note(c: Connection) -> None:
             timeline.step(c, before_ns, after_ns, within_ns)
-            meta.write(c, clock_boot=mounts.boot_id() or "", clock_offset_ns=clock.offset_ns())
+            meta.write(c, clock_boot=boot_id(), clock_offset_ns=clock.offset_ns())
 
         if self.db is not None:
             self.db.write(note)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from anyio import to_thread
 
 import reprod
+from reprod.core.redact import redact_text
 from reprod.daemon.metrics import CONTENT_TYPE, metrics
 from reprod.daemon.requests import Head
 from reprod.daemon.status import status
@@ -107,4 +108,4 @@ def _json(code: str, body: dict[str, Any], *more: str) -> bytes:
 
 
 def _refuse(code: str, error: ReprodError) -> bytes:
-    return _json(code, {"error": error.message, "hint": error.hint})
+    return _json(code, {"error": redact_text(error.message), "hint": redact_text(error.hint)})

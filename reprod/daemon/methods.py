@@ -2,7 +2,7 @@
 
 A method takes the daemon, its parameters, who calls, and a function for progress notifications; it returns the result's
 object. Parameters come from outside: what is missing, too long or of a wrong type is the caller's error, never the
-daemon's. Only ``environment`` comes as the JSON text that it was.
+daemon's. Only ``record`` and ``execution`` of a handover come as the JSON text that they were.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,10 +16,10 @@ from reprod.capture.process import boot_id
 from reprod.core import digest
 from reprod.core.binding import Assurance
 from reprod.core.entry import named
-from reprod.core.environment import Environment, ProcessContext, decode
+from reprod.core.environment import Record, clean, decode_record
 from reprod.core.manifest import rfc3339
-from reprod.core.process import MAX_PATH, MAX_TEXT
-from reprod.core.redact import redact_url
+from reprod.core.process import MAX_PATH, MAX_TEXT, ProcessContext
+from reprod.core.redact import Redactor, redact_url
 from reprod.core.run import dataset_names
 from reprod.daemon import callers, following, runs
 from reprod.daemon.look import look
@@ -32,6 +32,7 @@ from reprod.errors import IncompleteError, NotFoundError, UsageError, did_you_me
 from reprod.fs import mounts
 from reprod.ops import rehome
 from reprod.ops.estimate import estimate
+from reprod.ops.handovers import decode_execution
 
 if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
@@ -84,7 +85,7 @@ async def show_status(daemon: "Daemon", params: dict[str, Any], _caller: Caller,
 
 async def reload(daemon: "Daemon", _params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
     """Read the configuration again; refused as a whole if reprod.toml is wrong."""
-    return await daemon.reload()
+    return await daemon.reloads.now()
 
 
 async def scan(daemon: "Daemon", params: dict[str, Any], _caller: Caller, notify: Notify) -> dict[str, Any]:
@@ -216,13 +217,17 @@ async def announce(daemon: "Daemon", params: dict[str, Any], caller: Caller, _no
 
 
 async def handover(daemon: "Daemon", params: dict[str, Any], caller: Caller, _notify: Notify) -> dict[str, Any]:
-    """A child of a training process hands over that process's environment; the first record of a process stands."""
+    """A child of a training process hands over that process's record, of which the first stands, or its end."""
     context = _own_context(params, caller)
     if context is None:
         raise UsageError("a handover needs the context of a process of this boot", hint="is this another container?")
     callers.charge(caller.uid)
     claim = callers.Claim(context, caller.uid, proven=callers.owner(context) == caller.uid)
-    given, key = await to_thread.run_sync(_read_record, params["environment"], limiter=_ONE_RECORD)
+    if params["record"] == b"null":
+        last = await to_thread.run_sync(decode_execution, params["execution"], limiter=_ONE_RECORD)
+        await to_thread.run_sync(lambda: daemon.records.write(lambda c: callers.keep_end(c, claim, last)))
+        return {"digest": None}
+    given, key = await to_thread.run_sync(_read_record, params["record"], limiter=_ONE_RECORD)
     kept, new = await to_thread.run_sync(
         lambda: daemon.records.write(lambda c: callers.keep_record(c, claim, given, key))
     )
@@ -264,12 +269,12 @@ def _own_context(params: dict[str, Any], caller: Caller) -> ProcessContext | Non
     return context if caller.uid == 0 or callers.owner(context) in {None, caller.uid} else None
 
 
-def _read_record(text: bytes) -> tuple[Environment, str]:
-    """Return a handed-over environment and its digest. Raises DamagedError, UsageError, ValueError if it is none."""
-    environment = decode(text)
-    if not 0 <= environment.taken_ns < 1 << 63:
+def _read_record(text: bytes) -> tuple[Record, str]:
+    """Return a handed-over record and its environment's digest. Raises DamagedError, UsageError if it is none."""
+    record = clean(decode_record(text), Redactor())  # it comes from who may be another version, or anybody
+    if not 0 <= record.execution.taken_ns < 1 << 63:
         raise UsageError("taken_ns is no time in nanoseconds", hint="is this machine's clock set?")
-    return environment, environment.digest()
+    return record, record.environment.digest()
 
 
 def _text(params: dict[str, Any], key: str, longest: int = MAX_PATH) -> str | None:

@@ -14,8 +14,8 @@ import anyio
 from anyio import to_thread
 
 from reprod.capture.process import host_name
-from reprod.core.environment import ProcessContext
-from reprod.core.run import PendingRun, dataset_names
+from reprod.core.process import ProcessContext
+from reprod.core.run import DATASET_NAME, PendingRun, dataset_names
 from reprod.daemon.status import progress
 from reprod.errors import did_you_mean
 from reprod.sinks.protocol import SinkError
@@ -123,10 +123,11 @@ class Notes:
         works, names = self._daemon.works, dataset_names(run.dataset)
         unknown = [name for name in names if name not in works]
         if unknown:
-            meant = [did_you_mean(name, works).rstrip("?") for name in unknown]
-            quoted = ", ".join(f"'{name}'" for name in unknown)
-            said = next(filter(None, meant), f"reprod dataset add {unknown[0]} PATH, where the data is, registers it")
-            return f"no daemon knows {quoted}; {said}"
+            meant = [did_you_mean(name.partition("/")[0], works).rstrip("?") for name in unknown]
+            fit = DATASET_NAME.fullmatch(unknown[0]) is not None
+            cure = f"reprod dataset add {unknown[0]} PATH, where the data is, registers it"
+            said = next(filter(None, meant), cure if fit else "a dataset's name is of A-Z a-z 0-9 . _ -")
+            return f"no daemon knows {', '.join(map(repr, unknown))}; {said}"
         context = ProcessContext.parse(run.context or "")
         where = context.host if context is not None else "the run's host"
         return (

@@ -1,20 +1,59 @@
 """Bring the running daemon in line with its configuration files, without a restart.
 
+Asked for by a command, or by SIGHUP, which waits until the start is over: that adds the same datasets.
 A wrong reprod.toml changes nothing and is refused as a whole; a wrong datasets.d file disables that dataset alone. What
 only a restart can change is named and stays as it was.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from anyio import to_thread
 
 from reprod.config import Config, load, nested_in
+from reprod.daemon import systemd
+from reprod.daemon.headline import headline
 from reprod.errors import ConfigError
 from reprod.fs.pace import Limits
 
 if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
+
+
+class Reloads:
+    """One after the other: each adds and removes datasets."""
+
+    def __init__(self, daemon: "Daemon") -> None:
+        self._daemon = daemon
+        self._one = anyio.Lock()
+        self._asked = anyio.Event()
+        self._is_started = False
+
+    async def run(self) -> None:
+        """Reload when somebody has asked, from the end of the start on and until cancelled; several at once are one."""
+        self._is_started = True
+        while True:
+            await self._asked.wait()
+            self._asked = anyio.Event()
+            with suppress(ConfigError):  # it is in the log, and the old configuration stays
+                await self.now()
+
+    def ask(self) -> None:
+        """Have it done soon. On the loop."""
+        self._asked.set()
+
+    async def now(self) -> dict[str, Any]:
+        """Read the configuration again; see ``reload``. The service manager hears of it, once it was told READY."""
+        async with self._one:
+            if not self._is_started:
+                return await reload(self._daemon)
+            systemd.notify(RELOADING=1, STATUS="reading the configuration")
+            try:
+                return await reload(self._daemon)
+            finally:
+                systemd.notify(READY=1, STATUS=headline(self._daemon))
 
 
 async def reload(daemon: "Daemon") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What comes over the control socket, read within bounds: a line as a request, or the head of an HTTP request.
 
-Nothing here knows what a method means. A line is at most 64 KiB long, a handover's 8 MiB; of those no objects are made
-here. What is no request is a ValueError or a RecursionError, never more. Sizes are bytes.
+Nothing here knows what a method means. How long a line may be says ``core.protocol``; of what is longer than others may
+be no objects are made here. What is no request is a ValueError or a RecursionError, never more. Sizes are bytes.
 """
 
 import json
@@ -13,19 +13,18 @@ import anyio
 import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-#: 64 KiB of the worst JSON hold the loop for 8 ms (measured, as a handover); 1 MiB held it for 127 ms, 8 MiB for 1.5 s
-#: with 320 MiB. A path and a list of datasets have 8 KB each.
-MAX_LINE = 1 << 16
-MAX_HANDOVER = 8 << 20  # an environment of some 10,000 packages; its text is passed on, and read in a thread
+from reprod.core.protocol import MAX_LINE
+
 MAX_HEADERS, MAX_HEADER = 100, 8192
 
 _MEMBERS = ("method", "params", "id")
+_TEXTS = ("record", "execution")
 _HTTP = re.compile(rb"[A-Z]{3,10} ")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One line. ``environment`` in the parameters of a handover is the text that it was."""
+    """One line. ``record`` and ``execution`` in the parameters of a handover are the texts that they were."""
 
     method: str
     id: int | str | None
@@ -45,7 +44,8 @@ class _HandoverParams(msgspec.Struct):
     """What a handover brings; whatever else is in it is passed over unread."""
 
     context: msgspec.Raw = msgspec.Raw(b"null")
-    environment: msgspec.Raw = msgspec.Raw(b"null")
+    record: msgspec.Raw = msgspec.Raw(b"null")
+    execution: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Handover(msgspec.Struct):
@@ -57,7 +57,7 @@ class _Handover(msgspec.Struct):
 
 
 def parse(line: bytes) -> Request:
-    """Return the request in a line; ``environment`` in a handover stays text. Raises ValueError, RecursionError."""
+    """Return the request in a line; what a handover brings stays text. Raises ValueError, RecursionError."""
     if len(line) > MAX_LINE:
         try:
             long = msgspec.json.decode(line, type=_Handover)
@@ -65,8 +65,8 @@ def parse(line: bytes) -> Request:
             raise ValueError(f"over {MAX_LINE} bytes and no handover: {error}") from error
         if len(long.params.context) > MAX_LINE:
             raise ValueError("the context is too long")
-        given = {"context": json.loads(bytes(long.params.context)), "environment": bytes(long.params.environment)}
-        return Request(long.method, long.id, given)
+        texts = {name: bytes(getattr(long.params, name)) for name in _TEXTS}
+        return Request(long.method, long.id, {"context": json.loads(bytes(long.params.context)), **texts})
     request = json.loads(line)
     method, params, identity = (request.get(key) if isinstance(request, dict) else None for key in _MEMBERS)
     if not isinstance(method, str) or not isinstance(params or {}, dict):
@@ -74,7 +74,7 @@ def parse(line: bytes) -> Request:
     if not (identity is None or type(identity) is int or isinstance(identity, str)):
         raise ValueError("an id is a number or a text")
     if method == "handover":
-        params = {**(params or {}), "environment": json.dumps((params or {}).get("environment")).encode()}
+        params = {**(params or {}), **{name: json.dumps((params or {}).get(name)).encode() for name in _TEXTS}}
     return Request(method, identity, params or {})
 
 

@@ -41,10 +41,10 @@ class Sampler:
             await anyio.sleep(wait_s)
 
     def _sample_all(self) -> None:
-        self._keep(HOST, read_host())
+        self._keep(HOST, read_host().environment)
         for prefix in self._daemon.config.environment.interpreters:
             try:
-                environment = read_prefix(prefix)
+                environment = read_prefix(prefix).environment
             except ReprodError as error:
                 if self.failed.get(prefix) != error.message:
                     self._daemon.log.warning("environment.sample_failed", prefix=prefix, error=error.message)
@@ -58,7 +58,7 @@ class Sampler:
         digest, now = environment.digest(), time.time_ns()
 
         def keep(c: snapshots.Connection) -> bool:
-            snapshots.keep_environment(c, digest, encode(environment))
+            snapshots.keep_environment(c, digest, encode(environment), now)
             return snapshots.keep_sample(c, subject, digest, now)
 
         if self._daemon.records.write(keep):

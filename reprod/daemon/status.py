@@ -11,6 +11,7 @@ import psutil
 import reprod
 from reprod.config.places import is_system_account
 from reprod.core import digest
+from reprod.core.amount import size
 from reprod.core.entry import Problem, named
 from reprod.core.manifest import rfc3339
 from reprod.core.redact import redact_url
@@ -175,8 +176,8 @@ def _dataset(work: DatasetWork) -> dict[str, Any]:
         "progress": progress(work),
         "problems": [_problem(path, problem) for path, problem in problems[:SHOWN_PROBLEMS]],
         "problem_count": version.problems if version else 0,
-        "unannounced_changes": work.unannounced,
-        "watch_overflows": work.overflows,
+        "unannounced_changes": work.counts.unannounced,
+        "watch_overflows": work.counts.overflows,
     }
 
 
@@ -286,7 +287,7 @@ def _tracking_needs(daemon: "Daemon", counts: outbox.Counts) -> list[dict[str, s
         wait = f"{_runs(counts.waiting)} waiting: delivered when it is back" if counts.waiting else "it is asked again"
         needs.append(_need(lost, wait))
     if counts.failed:
-        needs.append(_need(f"{counts.failed} runs could not be recorded", "see reprod.error on them, and the log"))
+        needs.append(_need(f"{_runs(counts.failed)} could not be recorded", "reprod runs --failed says why"))
     return needs
 
 
@@ -298,21 +299,16 @@ def _dataset_needs(shown: dict[str, Any]) -> list[dict[str, str]]:
     if shown["state"] == "incomplete":
         first = f"first: {problems[0]['path']} ({problems[0]['problem']})" if problems else f"reprod scan {name}"
         count = shown["problem_count"]
-        needs.append(_need(f"{name}: {count} entries cannot be read or keep changing: no digest", first))
+        told = "1 entry cannot be read or keeps" if count == 1 else f"{count:,} entries cannot be read or keep"
+        needs.append(_need(f"{name}: {told} changing: no digest", first))
     over = (shown.get("history") or {}).get("over_bytes")
     if over:
         cure = "runs and the last keep_days need it: raise [store] max_gb, or lower keep_days"
-        needs.append(_need(f"the database of {name} is {_size(over)} over max_gb", cure))
+        needs.append(_need(f"the database of {name} is {size(over)} over max_gb", cure))
     reason = str(shown["watch_reason"] or "")
     if shown["watch"] == "poll" and not reason.startswith("configured"):
         needs.append(_need(f"{name} is polled, not watched: {reason}", "changes are found by walking"))
     return needs
-
-
-def _size(count: int) -> str:
-    """Return bytes in the unit in which they can be read: max_gb may be a small fraction of one."""
-    unit, factor = next(((u, f) for u, f in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if count >= f), ("B", 1.0))
-    return f"{count / factor:.1f} {unit}" if factor > 1 else f"{count} B"
 
 
 def _runs(count: int) -> str:

@@ -15,7 +15,7 @@ import anyio
 import msgspec
 from anyio import to_thread
 
-from reprod.core.environment import ProcessContext
+from reprod.core.process import ProcessContext
 from reprod.core.run import PendingRun, dataset_names
 from reprod.daemon.notes import Unanswered
 from reprod.errors import ReprodError, StateError

@@ -25,6 +25,7 @@ from reprod.daemon.counters import DatasetCounts
 from reprod.daemon.dataset_file import DatasetFile
 from reprod.daemon.dirty import DirtySet, Lease
 from reprod.daemon.schedule import LONGEST_SETTLE_S, Schedule
+from reprod.daemon.unexpected import bug
 from reprod.daemon.view import BARRIER_S, WatchView, watch_without
 from reprod.daemon.waiters import Waiter, Waiters, answer
 from reprod.daemon.watcher import WatchService
@@ -61,12 +62,11 @@ class DatasetWork:
         self.expected: Estimate | None = None
         self.watched = anyio.Event()  # the watch is armed, or cannot be
         self.began_s = 0.0
-        self.unannounced = 0
-        self.overflows = 0
         self.last_change_ns: int | None = None
         self.confirmed_ns: int | None = None
         self._config, self._limits, self._log = config, limits, log.bind(dataset=dataset.name)
-        self._on_whole, self._counts = on_whole, counts
+        self.counts = counts  # of the whole life of the daemon; this object goes with a reload
+        self._on_whole = on_whole
         self._wake = anyio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiters = Waiters(dataset)
@@ -128,7 +128,7 @@ class DatasetWork:
     def crash(self, error: BaseException) -> None:
         """The loop itself crashed: say so, and answer whoever waits."""
         self.state = "failed"
-        self.error = ReprodError(f"unexpected {type(error).__name__}: {error}", hint="this is a bug; report it")
+        self.error = bug(error)
         self.answer_all(self.error)
 
     def answer_all(self, error: ReprodError) -> None:
@@ -212,9 +212,7 @@ class DatasetWork:
             error = expected
             await self._fail(expected)
         except Exception as unexpected:  # noqa: BLE001 - law 7: it fails this dataset, not the others
-            error = ReprodError(
-                f"unexpected {type(unexpected).__name__}: {unexpected}", hint="this is a bug; report it"
-            )
+            error = bug(unexpected)
             self.traceback = traceback.format_exc()
             await self._fail(error)
         else:
@@ -262,8 +260,7 @@ class DatasetWork:
         was_whole = self.state in {"current", "scanning", "dirty"} and self.error is None
         version = report.version
         self.report, self.error, self.traceback = report, None, None
-        self.unannounced += report.unannounced
-        self._counts.end(report)
+        self.counts.end(report)
         self.last_change_ns = version.sealed_ns
         reconcile_s = self._config.watch.reconcile_seconds
         now, armed = anyio.current_time(), self.watch.armed
@@ -274,7 +271,7 @@ class DatasetWork:
         if report.sealed or report.full:
             self._log.info("dataset.refreshed", **_fields(report))
         if report.unannounced:
-            self._log.warning("dataset.change_unannounced", version=version.seq, total=self.unannounced)
+            self._log.warning("dataset.change_unannounced", version=version.seq, total=self.counts.unannounced)
 
     async def _fail(self, error: ReprodError) -> None:
         """An expected failure is a state and a back-off; a damaged file is closed, so that opening sets it aside."""
@@ -282,7 +279,7 @@ class DatasetWork:
         self.error = error
         self.state = "unavailable" if isinstance(error, DatasetUnavailableError) else "failed"
         self._schedule.fail(anyio.current_time())
-        self._counts.failed += 1
+        self.counts.failed += 1
         if isinstance(error, DamagedError):
             await to_thread.run_sync(self.file.close)
         if not known:
@@ -293,11 +290,10 @@ class DatasetWork:
 
     def _note_progress(self, counts: Counts) -> None:
         self.progress = counts
-        self._counts.advance(counts)
+        self.counts.advance(counts)
 
     def _note_gap(self, kind: str, since_ns: int) -> None:
-        self.overflows += kind == "overflow"
-        self._counts.overflows += kind == "overflow"
+        self.counts.overflows += kind == "overflow"
         self.file.note_gap(kind, since_ns)
 
     def _ring(self) -> None:

@@ -163,14 +163,6 @@ def unseen_writes_ns(fs_type: str) -> int:
     return LARGEST if fs_type in {"tmpfs", "ramfs", "hugetlbfs"} else WRITE_BACK_NS
 
 
-def boot_id() -> str | None:
-    """Return the kernel's identifier of this boot, None where there is none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip() or None
-    except OSError:
-        return None
-
-
 def parse_init_started(kernel_stat: str, init_stat: str, ticks_per_second: int) -> int | None:
     """Return when pid 1 started, in wall-clock nanoseconds, from ``/proc/stat`` and ``/proc/1/stat``; None if they do
     not say.

@@ -164,6 +164,14 @@ def shown(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
 
 
+def why(error: BaseException) -> str:
+    """Return what an exception says; of one that the system named a path in, the path as it can be shown."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    path = error.filename
+    return error.strerror if path is None else f"{error.strerror}: {shown(os.fsencode(path))}"
+
+
 def _inotify_setting(name: str) -> int | None:
     try:
         return int(Path(f"/proc/sys/fs/inotify/{name}").read_text("ascii"))

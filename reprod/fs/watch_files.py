@@ -26,6 +26,7 @@ from reprod.fs.watch import (
     identity_of,
     limit_reached,
     max_queued_events,
+    why,
 )
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def as_failure(error: BaseException) -> WatchFailure:
     """Return what an exception of watchfiles or the operating system means for the watch."""
     if isinstance(error, WatchFailure):
         return error
-    text = str(error)
+    text = why(error)
     if isinstance(error, UnicodeError) or "Unable to decode path" in text:
         return WatchFailure("undecodable", f"watchfiles cannot watch names that are not UTF-8: {text}")
     if isinstance(error, FileNotFoundError | NotADirectoryError):

@@ -25,6 +25,7 @@ from reprod.fs.watch import (
     as_limit,
     check_root,
     identity_of,
+    why,
 )
 from reprod.fs.watch_events import EventSource
 
@@ -96,7 +97,7 @@ class InotifyWatcher:
         try:
             return EventSource(self._root, self._identity, self._cookies, self._only)
         except OSError as error:
-            raise as_limit(error.errno) or WatchFailure("other", f"cannot watch: {error}") from error
+            raise as_limit(error.errno) or WatchFailure("other", f"cannot watch: {why(error)}") from error
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
@@ -106,7 +107,9 @@ class InotifyWatcher:
                 self._serve(mountinfo.fileno())
         except BaseException as error:  # noqa: BLE001 - thread boundary: a callback's exception too ends this watch
             self._tell(
-                error if isinstance(error, WatchFailure) else WatchFailure("other", f"{type(error).__name__}: {error}")
+                error
+                if isinstance(error, WatchFailure)
+                else WatchFailure("other", f"{type(error).__name__}: {why(error)}")
             )
         finally:
             if self._source is not None:

@@ -16,7 +16,7 @@ from reprod.fs import mounts
 from reprod.fs.inotify import Inotify
 from reprod.fs.ladder import DIRECTORY_FLAGS, Ladder
 from reprod.fs.walk import join
-from reprod.fs.watch import WatchFailure, as_limit, no_longer_watched
+from reprod.fs.watch import WatchFailure, as_limit, no_longer_watched, shown
 
 #: Where a directory's link count is two plus its subdirectories, so that one without any need not be listed: a million
 #: files in 1,000 directories are armed in 20 ms instead of a second.
@@ -152,7 +152,8 @@ class WatchedTree:
         if limit is not None:
             raise limit from error
         if not path or error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM}:
-            raise WatchFailure("other", f"cannot watch {os.fsdecode(join(self._path, path))!r}: {error}") from error
+            place = shown(join(self._path, path))
+            raise WatchFailure("other", f"cannot watch {place}: {error.strerror or error}") from error
 
 
 def _counts_subdirectories(root: int) -> int | None:

@@ -19,13 +19,16 @@ import msgspec
 
 from reprod.core import digest, manifest
 from reprod.core.entry import Entry, Kind
-from reprod.core.environment import Environment, artifacts, decode
+from reprod.core.environment import PREFIX, Record, decode, trimmed
+from reprod.core.environment_files import artifacts
 from reprod.core.manifest import Header
 from reprod.core.run import ENDED, Payload, PendingRun
 from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.errors import DamagedError
 from reprod.ops import payload
+from reprod.ops.handovers import last_word
 from reprod.ops.upload import CHECK_AGAIN_S, Server, Stored, ensure_stored
+from reprod.ops.upload_environment import apart, ensure_environment_stored
 from reprod.sinks.child import MlflowChild
 from reprod.sinks.protocol import STORE_EXPERIMENT, SinkError, Taken
 from reprod.store import listing, outbox, snapshots, versions
@@ -34,6 +37,9 @@ from reprod.store.connection import Database
 #: Opens the file that holds a version, for reading: ``(name, version, when the name was recorded)``, since names and
 #: roots change. With a connection of its own: a large manifest must not hold up a seal.
 OpenDataset = Callable[[str, int, int], Database]
+
+#: The files that say what a process did, beside what it ran in.
+_OF_THE_END = ("system_info.json", "environment.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +68,24 @@ def deliver(
     scratch: Path,
     *,
     max_inline_files: int,
+    git_diff: str = "patch",
     check_again_s: float = CHECK_AGAIN_S,
 ) -> Delivered:
     """Write the frozen snapshot of ``delivery`` to its run: artifacts, input, metrics, tags, params if ended, state.
 
-    Manifests that were uploaded before are looked for again after ``check_again_s`` seconds.
+    ``git_diff`` says how much of uncommitted code goes up. Manifests that were uploaded before are looked for again
+    after ``check_again_s`` seconds.
 
     :raises SinkError: the tracking server is unreachable, refuses, or the run is gone; ``kind`` says which.
     """
     snapshot = msgspec.json.decode(delivery.snapshot or b"", type=Snapshot)
-    environment = _environment(records, snapshot)
+    record = _record(records, delivery, snapshot, git_diff)
     run = _current(child, delivery)
     ended = run.status in ENDED
     server = Server(records, child, delivery.tracking_uri, scratch, check_again_s)
     folder = Path(tempfile.mkdtemp(prefix="delivery-", dir=scratch))
     try:
-        files = _write_files(folder, snapshot, environment, server, open_dataset, max_inline_files)
+        files = _write_files(folder, snapshot, record, server, open_dataset, max_inline_files)
         metrics = payload.metrics(snapshot)
         taken = _prepared(records, delivery, child, files, metrics)
         for path in set(files).intersection(taken.artifacts_taken):  # the user's own: ours goes beside it
@@ -89,10 +97,10 @@ def deliver(
                 run_id=delivery.run_id,
                 state=snapshot.state,
                 timestamp_ms=snapshot.created_ns // 1_000_000,
-                tags=payload.tags(snapshot, delivery.recorded),
-                remove_tags=payload.stale_tags(snapshot, delivery.recorded),
+                tags=payload.tags(snapshot, delivery.recorded, record.environment if record else None),
+                remove_tags=payload.stale_tags(snapshot, delivery.recorded, record.environment if record else None),
                 metrics={f"reprod.{k}" if k in taken.metrics_taken else k: v for k, v in metrics.items()},
-                params=payload.params(snapshot, environment) if ended else None,
+                params=payload.params(snapshot, record.environment if record else None) if ended else None,
                 inputs=tuple(payload.dataset_input(d) for d in snapshot.datasets if d.digest is not None),
                 artifacts_dir=str(folder),
             )
@@ -102,17 +110,33 @@ def deliver(
     return Delivered(snapshot.state, ended, result.params_renamed)
 
 
-def deliver_params(records: Database, delivery: outbox.Delivery, child: MlflowChild) -> None:
-    """Write the params of a run that has ended by now; everything else is on it."""
+def deliver_end(
+    records: Database, delivery: outbox.Delivery, child: MlflowChild, scratch: Path, *, git_diff: str = "patch"
+) -> None:
+    """Write the params of a run that has ended by now, and what its process told at its end; the rest is on it."""
     snapshot = msgspec.json.decode(delivery.snapshot or b"", type=Snapshot)
-    child.deliver(
-        Payload(
-            run_id=delivery.run_id,
-            state=snapshot.state,
-            timestamp_ms=snapshot.created_ns // 1_000_000,
-            params=payload.params(snapshot, _environment(records, snapshot)),
+    record = _record(records, delivery, snapshot, git_diff)
+    folder = Path(tempfile.mkdtemp(prefix="delivery-", dir=scratch))
+    try:
+        told = record is not None and record.execution != snapshot.execution
+        if record is not None and told:
+            known = msgspec.json.decode(delivery.prepared, type=_Asked) if delivery.prepared is not None else _Asked()
+            files = _environment_files(record, Server(records, child, delivery.tracking_uri, scratch))
+            for name in _OF_THE_END:
+                path = f"environment/{name}"
+                place = folder / "reprod" if path in known.taken.artifacts_taken else folder
+                _put(place / path, files[name])
+        child.deliver(
+            Payload(
+                run_id=delivery.run_id,
+                state=snapshot.state,
+                timestamp_ms=snapshot.created_ns // 1_000_000,
+                params=payload.params(snapshot, record.environment if record else None),
+                artifacts_dir=str(folder) if told else None,
+            )
         )
-    )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _current(child: MlflowChild, delivery: outbox.Delivery) -> PendingRun:
@@ -150,23 +174,26 @@ def _prepared(
     return taken
 
 
-def _environment(records: Database, snapshot: Snapshot) -> Environment | None:
-    key = snapshot.environment
-    record = records.read(lambda c: snapshots.environment(c, key)) if key is not None else None
-    return decode(record) if record is not None else None
+def _record(records: Database, delivery: outbox.Delivery, snapshot: Snapshot, git_diff: str) -> Record | None:
+    """Return the environment of the snapshot, and of its process what is known by now."""
+    key, execution = snapshot.environment, records.read(lambda c: last_word(c, delivery, snapshot))
+    if key is None or execution is None:
+        return None
+    kept, files = records.read(lambda c: (snapshots.environment(c, key), snapshots.environment_files(c, key)))
+    return trimmed(Record(execution, decode(kept), files), git_diff) if kept is not None else None
 
 
 def _write_files(
     folder: Path,
     snapshot: Snapshot,
-    environment: Environment | None,
+    record: Record | None,
     server: Server,
     open_dataset: OpenDataset,
     max_inline_files: int,
 ) -> list[str]:
     """Write every artifact below ``folder``; return their paths on the run."""
-    if environment is not None:
-        for name, content in artifacts(environment).items():
+    if record is not None:
+        for name, content in _environment_files(record, server).items():
             _put(folder / "environment" / name, content)
     else:
         reason = {"environment": None, "reason": snapshot.environment_unknown}
@@ -180,6 +207,25 @@ def _write_files(
                 _require_same(db, dataset, dataset.seq)
                 _write_manifest(target / "data_manifest.json", dataset, snapshot, db, server, max_inline_files)
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _environment_files(record: Record, server: Server) -> dict[str, bytes]:
+    """Return what of an environment is on the run itself; the rest is stored once, and referred to."""
+    files = artifacts(record)
+    large = apart(files)
+    if not large:
+        return files
+    digest_hex = record.environment.digest()
+    run_id = ensure_environment_stored(server, digest_hex, large)
+    where = {"experiment": STORE_EXPERIMENT, "run_id": run_id, "files": sorted(large)}
+    reference = {"digest": PREFIX + digest_hex, **where}
+    kept = {name: content for name, content in artifacts(record, reference).items() if name not in large}
+    if "packages.json" in large:  # as for a large manifest: a header that says where the list is
+        whole = json.loads(files["packages.json"])
+        header = {name: whole[name] for name in ("schema", "timestamp", "digest")}
+        count = {"packages_count": len(whole["packages"])}
+        kept["packages.json"] = json.dumps({**header, **count, "reference": reference}, indent=2).encode()
+    return kept
 
 
 def _require_same(db: Database, dataset: BoundDataset, seq: int) -> None:

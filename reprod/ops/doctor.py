@@ -4,6 +4,7 @@ Bound: everything ends within ``WITHIN_S``; what has not answered then is said a
 """
 
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from reprod.ops.doctor_references import check_references
 from reprod.ops.doctor_service import check_daemon, check_linger, check_sandbox
 from reprod.ops.doctor_state import check_clock, check_disk, check_state
 from reprod.ops.doctor_tracking import check_reachable, check_shell, check_store_runs
+from reprod.ops.doctor_upgrade import check_formats
 
 #: Of the 5 s that a person may wait; asking the daemon comes before.
 WITHIN_S = 3.5
@@ -31,7 +33,7 @@ _CHECKS: tuple[tuple[str, Callable[[Situation], list[Finding]]], ...] = (
     ("sandbox", check_sandbox),
     ("watch", check_watches),
     ("inotify", check_limits),
-    ("state", check_state),
+    ("state", lambda situation: [*check_state(situation), *check_formats(situation)]),
     ("disk", check_disk),
     ("references", check_references),
     ("store runs", check_store_runs),
@@ -40,8 +42,9 @@ _CHECKS: tuple[tuple[str, Callable[[Situation], list[Finding]]], ...] = (
 )
 
 
-#: A dataset for which one of these tells why needs not be told that it is unavailable too.
+#: A dataset for which one of these tells why needs not be told that it is unavailable, and not watched, too.
 _CAUSES = frozenset({"permissions", "sandbox"})
+_SAME = frozenset({"datasets", "watch"})
 
 _HANGS = "what it looks at hangs (a dead mount, a slow disk), or the machine is overloaded"
 
@@ -54,21 +57,30 @@ def examine(situation: Situation, within_s: float = WITHIN_S) -> list[Finding]:
     parts = _parts(situation)
     for number, targets in enumerate(parts):
         looks[f"permissions {number}"] = (partial(open_datasets, situation, targets), situation.person)
+    began = time.monotonic()
     answers = gather(looks, within_s)
+    silent = partial(_silent, within_s if time.monotonic() - began >= within_s else None)
     opened = [answers.pop(name) for name in list(answers) if name.startswith("permissions ")]
     found = judge_opened(situation, [answer for answer in opened if answer is not None])
     for targets, answer in zip(parts, opened, strict=True):
         if answer is None:
             named = ", ".join(target.name for target in targets)
-            found.append(Finding("unknown", "permissions", f"{named}: not opened within {within_s:g} s", _HANGS))
+            found.append(silent("permissions", named))
     for name, answer in answers.items():
         if answer is None:
-            found.append(Finding("unknown", name, f"{name}: no answer within {within_s:g} s", _HANGS))
+            found.append(silent(name, name))
         else:
             found += [Finding.from_document(each) for each in answer]
     explained = {each.dataset for each in found if each.check in _CAUSES and each.level == "bad"}
-    found = [each for each in found if each.check != "datasets" or each.level == "ok" or each.dataset not in explained]
+    found = [each for each in found if each.check not in _SAME or each.level == "ok" or each.dataset not in explained]
     return found + _unasked(situation)
+
+
+def _silent(late_s: float | None, check: str, what: str) -> Finding:
+    """Return what to say of a look without an answer: it was left behind after ``late_s``, or ended before."""
+    if late_s is not None:
+        return Finding("unknown", check, f"{what}: no answer within {late_s:.1f} s", _HANGS)
+    return Finding("unknown", check, f"{what}: looking at it failed", "this is a bug in reprod: please report it")
 
 
 def _documents(check: Callable[[Situation], list[Finding]], situation: Situation) -> list[dict[str, Any]]:

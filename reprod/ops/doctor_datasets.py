@@ -4,6 +4,7 @@ Readability is found by opening, as that user and in the daemon's own view of th
 """
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -126,9 +127,9 @@ def check_datasets(situation: Situation) -> list[Finding]:
     """What keeps a dataset from having a digest: its file, its root, entries that cannot be read."""
     found = [*_misconfigured(situation), *(each for target in situation.targets for each in _state(target))]
     if situation.config_problem is not None:
-        message, hint = situation.config_problem
+        means = "the daemon does not start, or keeps what it had"
         found.append(
-            Finding("bad", "datasets", message, "the daemon does not start, or keeps what it had", _lines(hint))
+            Finding("bad", "datasets", situation.config_problem[0], means, _edit(situation, *situation.config_problem))
         )
     if not situation.targets and not found:
         line = "reprod dataset add NAME PATH"
@@ -153,7 +154,10 @@ def _misconfigured(situation: Situation) -> list[Finding]:
         rejected = situation.config.misconfigured if situation.config else ()
         wrong = [(each.name, each.message, each.hint) for each in rejected]
     means = "it is disabled: its runs are not recorded"
-    return [Finding("bad", "datasets", f"{name}: {why}", means, _lines(hint), name) for name, why, hint in wrong]
+    return [
+        Finding("bad", "datasets", f"{name}: {why}", means, _edit(situation, why, hint), name)
+        for name, why, hint in wrong
+    ]
 
 
 def _state(target: Target) -> list[Finding]:
@@ -167,9 +171,8 @@ def _state(target: Target) -> list[Finding]:
     if shown.get("state") == "incomplete":
         count = shown.get("problem_count") or 0
         named = "; ".join(_problem(each) for each in (shown.get("problems") or ())[:_NAMED])
-        what = (
-            f"{target.name} is incomplete: {_count(count, 'entry', 'entries')} cannot be read or keep changing: {named}"
-        )
+        several = _count(count, "entry", "entries")
+        what = f"{target.name} is incomplete: {several} that cannot be read or will not rest: {named}"
         means = "it has no digest, and its runs are recorded as incomplete"
         return [Finding("bad", "datasets", what, means, (f"reprod status {shlex.quote(target.name)}",), target.name)]
     return []
@@ -215,8 +218,15 @@ def _problem(problem: Mapping[str, Any]) -> str:
     return f"{problem.get('path')} ({problem.get('problem')})"
 
 
-def _lines(hint: str) -> tuple[str, ...]:
-    return (hint,) if hint else ()
+def _edit(situation: Situation, message: str, hint: str) -> tuple[str, ...]:
+    """Return the line that opens a file of the configuration where it is wrong; its hint where no file is named."""
+    named = re.match(r"(/.*?\.toml)(?::(\d+))?(?=[: ])", message)
+    if named is None:
+        return (hint,) if hint else ()
+    number = named[2] or next(iter(re.findall(r"at line (\d+)", message)), "1")
+    asked = sudo() if named[1].startswith("/etc/") else ""
+    then = f"{asked}reprod reload" if situation.status is not None else situation.start_lines[0]
+    return (f"{asked}${{EDITOR:-vi}} +{number} {shlex.quote(named[1])} && {then}    # {hint}",)
 
 
 def _count(count: int, one: str, many: str = "") -> str:

@@ -54,7 +54,7 @@ def check_limits(situation: Situation) -> list[Finding]:
     unknown = sorted(counts.keys() - known.keys())
     if unknown and all(each.level == "ok" for each in found):
         listed = ", ".join(unknown)
-        found.append(Finding("ok", "inotify", f"not counted yet, because not scanned yet: {listed}"))
+        found.append(Finding("ok", "inotify", f"not counted, because not scanned yet or not to be read: {listed}"))
     return found
 
 
@@ -77,10 +77,11 @@ def _against(situation: Situation, setting: Setting, need: int, others: int) -> 
     limit, key = limit_of(setting)
     if limit is None:
         return [Finding("unknown", "inotify", f"{key} cannot be read", "whether it suffices is not known")]
-    unit = "watches" if setting == "max_user_watches" else "instances"
+    unit = "watch" if setting == "max_user_watches" else "instance"
     user = situation.owner.name
-    beside = f", {others:,} more are in use by {user}" if others else ""
-    told = f"{need:,} {unit} of inotify are needed{beside}; the limit is {limit:,} ({key})"
+    beside = f", {others:,} more {_are(others)} in use by {user}" if others else ""
+    several = "" if need == 1 else "es" if unit == "watch" else "s"
+    told = f"{need:,} {unit}{several} of inotify {_are(need)} needed{beside}; the limit is {limit:,} ({key})"
     if need + others <= limit * NEAR:
         return [Finding("ok", "inotify", told)]
     lines = _raise_lines(key, max(USUAL[setting], _power_of_two(2 * (need + others))))
@@ -152,6 +153,10 @@ def _instances(process: str) -> list[str]:
         except OSError:  # closed meanwhile
             continue
     return found
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _raise_lines(key: str, value: int) -> tuple[str, ...]:

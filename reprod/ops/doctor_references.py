@@ -9,7 +9,7 @@ from contextlib import closing
 from itertools import islice
 
 from reprod.core import digest
-from reprod.errors import NotFoundError, ReprodError
+from reprod.errors import DamagedError, NotFoundError, ReprodError
 from reprod.ops.doctor_finding import Finding, Level, Situation
 from reprod.ops.reference import open_epochs
 from reprod.store import files, health, uses, versions
@@ -26,7 +26,12 @@ def check_references(situation: Situation) -> list[Finding]:
         records = files.open_registry_readonly(situation.state)
     except NotFoundError:
         return []
+    except DamagedError as error:
+        means = "what runs refer to is not known here until it was rebuilt, which the daemon does when it starts"
+        return [Finding("bad", "references", error.message, means, situation.start_lines)]
     except ReprodError as error:
+        if files.newer(situation.state):
+            return []  # told with its cure: doctor_upgrade
         what = f"what runs refer to: {error.message}"
         return [Finding("unknown", "references", what, error.hint)]
     with closing(records):
@@ -62,18 +67,20 @@ def _lost(situation: Situation, used: list[uses.Use]) -> list[Finding]:
     for use in used:
         by_name[use.name].append(use)
     found: list[Finding] = []
-    until_s, looked = time.monotonic() + LOOK_S, 0
+    until_s, looked, left = time.monotonic() + LOOK_S, 0, len(used)
     for name, wanted in by_name.items():
         if time.monotonic() > until_s:
             break
-        looked += len(wanted)
         try:
             sealed = _sealed(situation, name)
         except ReprodError as error:
-            found.append(
-                Finding("bad", "references", f"{name}: {error.message}", _MEANS, (error.hint,) if error.hint else ())
-            )
+            if any(str(each.path) in error.message for each in files.newer(situation.state)):
+                left -= len(wanted)
+                continue  # told with its cure: doctor_upgrade
+            looked += len(wanted)
+            found.append(Finding("bad", "references", f"{name}: {error.message}", _MEANS, situation.start_lines, name))
             continue
+        looked += len(wanted)
         found += _judge(name, wanted, sealed)
     if looked and not found:
         found.append(
@@ -81,8 +88,8 @@ def _lost(situation: Situation, used: list[uses.Use]) -> list[Finding]:
                 "ok", "references", f"{_references(looked)} resolve" if looked > 1 else "1 reference of a run resolves"
             )
         )
-    if looked < len(used):
-        found.append(Finding("ok", "references", f"{_references(len(used) - looked)} were not looked at, to save time"))
+    if looked < left:
+        found.append(Finding("ok", "references", f"{_references(left - looked)} were not looked at, to save time"))
     return found
 
 

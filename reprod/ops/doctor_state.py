@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from reprod.core.amount import size
 from reprod.errors import ReprodError
 from reprod.fs import mounts
 from reprod.ops.doctor_finding import Finding, Situation, sudo
@@ -34,7 +35,7 @@ def check_state(situation: Situation) -> list[Finding]:
     try:
         found = os.stat(state)
     except FileNotFoundError:
-        return [Finding("ok", "state", f"{state} is not there yet; the daemon makes it")]
+        return _file_system(state) or [Finding("ok", "state", f"{state} is not there yet; the daemon makes it")]
     except OSError as error:
         line = f"{sudo()}ls -ld {shlex.quote(str(state))}"
         return [Finding("unknown", "state", f"{state}: {error.strerror}", "only its owner may look at it", (line,))]
@@ -54,12 +55,19 @@ def _owner(situation: Situation, found: os.stat_result) -> list[Finding]:
         findings.append(
             Finding("bad", "state", what, "what is in it cannot be believed: it does not start (78)", (line,))
         )
-    return findings or [Finding("ok", "state", f"{state} is closed to others (mode {mode:04o})")]
+    return findings or [Finding("ok", "state", f"nobody else may write in {state} (mode {mode:04o})")]
+
+
+def _there(path: Path) -> Path:
+    """Return a path, or the nearest folder above it that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
 
 
 def _file_system(state: Path) -> list[Finding]:
     try:
-        fd = os.open(state, os.O_PATH | os.O_CLOEXEC)
+        fd = os.open(_there(state), os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return []
     try:
@@ -95,18 +103,16 @@ def _set_aside(state: Path) -> list[Finding]:
 
 def check_disk(situation: Situation) -> list[Finding]:
     """Room on the file system of the state directory, and what the databases take of it."""
-    place = situation.state
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    place = _there(situation.state)
     try:
         room = os.statvfs(place)
     except OSError as error:
         return [Finding("unknown", "disk", f"{place}: {error.strerror}")]
     free = room.f_bavail * room.f_frsize
     used, largest = _databases(situation.state)
-    told = f"{_size(free)} free for {situation.state}"
+    told = f"{size(free)} free for {situation.state}"
     if used is not None:
-        told += f", which takes {_size(used)}" + (f" (most of it {largest})" if largest else "")
+        told += f", which takes {size(used)}" + (f" (most of it {largest})" if largest else "")
     few = room.f_files > 0 and room.f_favail < FEW_INODES
     if free >= LITTLE_BYTES and not few:
         return [Finding("ok", "disk", told)]
@@ -130,19 +136,19 @@ def _databases(state: Path) -> tuple[int | None, str]:
         return (sum(sizes.values()) or None), ""
     total = sum(sizes.values())
     largest = max(sizes, key=lambda name: sizes[name], default="")
-    return total, f"{largest}, {_size(sizes[largest])}" if largest and len(sizes) > 2 and sizes[
+    return total, f"{largest}, {size(sizes[largest])}" if largest and len(sizes) > 2 and sizes[
         largest
     ] > total / 2 else ""
 
 
 def check_clock(situation: Situation) -> list[Finding]:
     """Whether the clock was set while a daemon looked: what was before cannot be compared with what came after."""
-    since, steps, looked = time.time_ns() - RECENT_NS, 0, 0
+    now, steps, looked = time.time_ns(), 0, 0
     for target in situation.targets:
         try:
             db, _ = files.open_dataset_readonly(situation.state, target.name)
             with closing(db):
-                steps = max(steps, len(db.read(lambda c: health.clock_steps(c, since))))
+                steps = max(steps, len(db.read(lambda c: health.clock_steps(c, now - RECENT_NS, now))))
                 looked += 1
         except ReprodError:
             continue
@@ -154,12 +160,3 @@ def check_clock(situation: Situation) -> list[Finding]:
     means = "a run that started around that moment may not be provable"
     line = f"{sudo()}timedatectl set-ntp true"
     return [Finding("warn", "clock", f"the clock was set {times} within a day", means, (line,))]
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

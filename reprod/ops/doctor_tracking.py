@@ -49,6 +49,8 @@ def check_reachable(situation: Situation) -> list[Finding]:
         uri = remembered_url(situation.state) or "local"
     if not uri and situation.refused:
         return [Finding("unknown", "tracking", "which tracking server the daemon asks", "it says so to its group only")]
+    if not uri and situation.status is None and situation.config is None:
+        return [Finding("unknown", "tracking", "which tracking server the daemon asks", "its configuration is wrong")]
     if not uri:
         lines = _configure_lines(situation)
         return [Finding("bad", "tracking", "no tracking server is configured", "tagged runs are not noticed", lines)]

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from reprod.core import manifest
-from reprod.core.environment import Environment, parameters
+from reprod.core.environment import Environment
+from reprod.core.environment_files import parameters, rebuildable
 from reprod.core.manifest import rfc3339
 from reprod.core.run import DatasetInput
 from reprod.core.snapshot import BoundDataset, Snapshot
@@ -25,10 +26,11 @@ _OPTIONAL_TAGS = (
     "reprod.bound",
     "reprod.candidates",
     "reprod.assurance",
+    "reprod.rebuildable",
 )
 
 
-def tags(snapshot: Snapshot, recorded: str) -> dict[str, str]:
+def tags(snapshot: Snapshot, recorded: str, environment: Environment | None) -> dict[str, str]:
     """Return all tags but ``reprod.state``, which is written last by the sink."""
     tags = {"reprod.recorded": recorded, "reprod.host": snapshot.host}
     for dataset in snapshot.datasets:
@@ -40,6 +42,8 @@ def tags(snapshot: Snapshot, recorded: str) -> dict[str, str]:
     chains = [f"{d.name}@{d.seq}:{d.chain}" for d in snapshot.datasets if d.digest is not None]
     if chains:
         tags["reprod.chain"] = ",".join(chains)
+    if environment is not None:
+        tags["reprod.rebuildable"] = rebuildable(environment).verdict
     if snapshot.errors:
         tags["reprod.error"] = _sentence("; ".join(snapshot.errors))
     return tags
@@ -54,9 +58,9 @@ def _dataset_tags(dataset: BoundDataset) -> dict[str, str]:
     return tags
 
 
-def stale_tags(snapshot: Snapshot, recorded: str) -> tuple[str, ...]:
+def stale_tags(snapshot: Snapshot, recorded: str, environment: Environment | None) -> tuple[str, ...]:
     """Return tags of ours that an earlier, incomplete capture may have left and this one does not write."""
-    written = tags(snapshot, recorded)
+    written = tags(snapshot, recorded, environment)
     keys = [*_OPTIONAL_TAGS]
     for dataset in snapshot.datasets:
         keys += [

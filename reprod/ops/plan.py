@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from reprod.capture.process import boot_id
 from reprod.config import DatasetConfig
 from reprod.core.entry import display
 from reprod.core.pattern import Selection
 from reprod.errors import ConfigError, DatasetUnavailableError
-from reprod.fs import mounts
 from reprod.fs.mounts import RootIdentity
 from reprod.fs.root import Root, known_since_ns
 from reprod.store import meta, versions
@@ -66,7 +66,7 @@ def make_plan(db: Database, root: Root, selection: Selection, order: Order, now_
     first = db.read(versions.newest) is None
     ordered = known.moving == "ordered"  # a person said so: this is where the data is from now on
     same_root = _same_root(root, known, name, accept=order.accept_root or ordered)
-    boot = mounts.boot_id() or ""
+    boot = boot_id()
     continued = same_root and known.boot_id == boot and known.identity is not None and not ordered
     continued = continued and _identity(known.identity).identical(root.identity)
     since = known.root_since_ns if continued and known.root_since_ns else known_since_ns(root, now_ns)

@@ -14,12 +14,18 @@ from reprod.capture.process import boot_id, host_name
 from reprod.config import DatasetConfig
 from reprod.core import digest
 from reprod.core.binding import LOCAL_SLACK_NS, Assurance, Binding, bind
-from reprod.core.environment import ProcessContext, encode
+from reprod.core.environment import Record, encode
+from reprod.core.execution import Execution, Subject
+from reprod.core.manifest import rfc3339
+from reprod.core.process import ProcessContext
+from reprod.core.redact import plain
 from reprod.core.run import PendingRun
 from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.errors import DamagedError, IncompleteError, ReprodError
 from reprod.fs import mounts
 from reprod.fs.read import WHOLE_SECOND_SLACK_NS
+from reprod.ops import handover_folder
+from reprod.ops.handovers import decode_execution, take_in
 from reprod.store import index, meta, outbox, snapshots, timeline, versions
 from reprod.store.connection import Database
 
@@ -56,14 +62,14 @@ def publish(
     start_ns = run.start_ms * 1_000_000
     owner = f"{delivery.tracking_uri}#{delivery.run_id}"
     datasets = tuple(_bind(item, start_ns, slack, owner, delivery.created_ns) for item in walked)
-    environment, taken_ns, reason = find_environment(records, run.context, start_ns)
+    found = find_environment(records, run.context, start_ns)
     snapshot = Snapshot(
         created_ns=time.time_ns(),
         host=host_name(),
         datasets=datasets,
-        environment=environment,
-        environment_taken_ns=taken_ns,
-        environment_unknown=reason,
+        environment=found.digest,
+        execution=found.execution,
+        environment_unknown=found.unknown,
         unknown_names=unknown_names,
     )
     again = delivery.snapshot is not None
@@ -163,33 +169,61 @@ def _why(item: Walked, binding: Binding, version: versions.Version | None) -> st
     return f"not provable ({binding.bound}): {binding.reason} ({cure})"
 
 
-def find_environment(
-    records: Database, context_tag: str | None, start_ns: int
-) -> tuple[str | None, int | None, str | None]:
-    """Return ``(digest, taken_ns, reason why unknown)`` of the environment that the run's process had.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The digest of a stored environment and the execution that it was seen in; else why it is unknown."""
 
-    In this order: the record that the process handed over; its files, while that very process lives; the timer's
-    history of its prefix, if equal samples bracket the start. Never the daemon's own.
+    digest: str | None = None
+    execution: Execution | None = None
+    unknown: str | None = None
+
+
+def find_environment(records: Database, context_tag: str | None, start_ns: int) -> Found:
+    """Return the environment that the run's process had.
+
+    In this order: the record that the process handed over, or left in a file while no daemon answered; its files, while
+    that very process lives; the timer's history of its prefix, if equal samples bracket the start; what every user may
+    see of the process. Never the daemon's own.
     """
     context = ProcessContext.parse(context_tag or "")
     if context is None:
-        return (
-            None,
-            None,
-            "the run does not say which process it is (no reprod.context): install reprod beside MLflow there",
+        return Found(
+            unknown="the run does not say which process it is (no reprod.context): install reprod beside MLflow there"
         )
-    handed = records.read(lambda c: snapshots.handover(c, context.key))
-    if handed is not None and handed.digest is not None:
-        return handed.digest, handed.taken_ns, None
+    handed = _handed_over(records, context)
+    if handed is not None and handed.digest is not None and handed.execution is not None:
+        return Found(handed.digest, decode_execution(handed.execution))
+    record: Record | None = None
     try:
-        environment = read_process(context)
+        record = read_process(context, start_ns)
     except (IncompleteError, DamagedError) as error:
         reason = error.message
     else:
-        key = environment.digest()
-        records.write(lambda c: snapshots.keep_environment(c, key, encode(environment)))
-        return key, environment.taken_ns, None
-    sample = records.read(lambda c: snapshots.bracketing(c, context.prefix, start_ns)) if context.prefix else None
+        if record.environment.packages is not None:
+            return _keep(records, record)
+        reason = record.environment.unknown["packages"]
+    sample = records.read(lambda c: snapshots.bracketing(c, context.prefix, start_ns))
     if sample is not None and context.boot_id == boot_id():
-        return sample.digest, sample.first_ns, None
-    return None, None, reason
+        how = f"files of the prefix, unchanged from {rfc3339(sample.first_ns)} to {rfc3339(sample.last_ns)}"
+        subject = Subject("interpreter", plain(context.host), context.boot_id, how, prefix=plain(context.prefix))
+        return Found(sample.digest, Execution(subject, sample.first_ns))
+    if record is not None:
+        return _keep(records, record)
+    reasons = ("the process handed over nothing", reason, f"no equal samples of {context.prefix} bracket the start")
+    return Found(unknown=plain("; ".join(reasons)))
+
+
+def _handed_over(records: Database, context: ProcessContext) -> snapshots.Handover | None:
+    """Return what the process said of itself, to this daemon or to a file while it was down."""
+    handed = records.read(lambda c: snapshots.handover(c, context.key))
+    if (handed is None or handed.digest is None) and not handover_folder.is_empty(records.path.parent):
+        take_in(records)
+        handed = records.read(lambda c: snapshots.handover(c, context.key))
+    return handed
+
+
+def _keep(records: Database, record: Record) -> Found:
+    """Store what was read of a process."""
+    key, now_ns = record.environment.digest(), time.time_ns()
+    records.write(lambda c: snapshots.keep_environment(c, key, encode(record.environment), now_ns, record.files))
+    return Found(key, record.execution)

@@ -1,4 +1,4 @@
-"""What may stand in a command line: names of datasets, versions, runs, each with a few words on it.
+"""What may stand in a command line: names of datasets, versions, runs, environments, each with a few words on it.
 
 Rule: only what a shell takes as it is: another daemon's or server's text must never be run. Read-only, newest first,
 and bounded, because somebody has pressed a key and waits.
@@ -11,15 +11,20 @@ from typing import Literal
 
 from reprod.core import digest
 from reprod.core.entry import display
+from reprod.core.environment import PREFIX
 from reprod.core.manifest import rfc3339
 from reprod.core.run import DATASET_NAME
+from reprod.ops.environments import list_environments
 from reprod.ops.runs import runs
 from reprod.store import files, registry, versions
 
-Kind = Literal["datasets", "versions", "runs"]
+Kind = Literal["datasets", "versions", "runs", "environments"]
 
 #: More than a screen of them helps nobody.
 MOST = 100
+
+#: Digits of an environment's digest.
+_SHOWN = 12
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
@@ -28,6 +33,8 @@ def words(state: Path, kind: Kind, name: str = "") -> list[tuple[str, str]]:
     """Return ``(word, what it is)``; versions are of the dataset ``name``. Raises ReprodError."""
     if kind == "versions":
         return _versions(state, name)
+    if kind == "environments":
+        return _environments(state)
     with closing(files.open_registry_readonly(state)) as records:
         if kind == "runs":
             return [
@@ -50,3 +57,13 @@ def _versions(state: Path, name: str) -> list[tuple[str, str]]:
         for v in kept[-MOST:]
     ]
     return told[::-1]
+
+
+def _environments(state: Path) -> list[tuple[str, str]]:
+    return [
+        (
+            row["digest"].removeprefix(PREFIX)[:_SHOWN],
+            f"Python {row['python'] or 'unknown'}, {row['runs']} runs, last seen {row['last_seen_at'][:10]}",
+        )
+        for row in list_environments(state)[:MOST]
+    ]

@@ -16,6 +16,7 @@ Op = Literal["ping", "poll", "runs", "prepare", "deliver", "note", "find_stored"
 #: Where manifests above ``max_inline_files`` lie (see `store_run`), and the tag by which one is found.
 STORE_EXPERIMENT = "reprod-datasets"
 DIGEST_TAG = "reprod.manifest.digest"
+ENVIRONMENT_TAG = "reprod.environment.digest"
 
 Kind = Literal[
     "unreachable",  # refused, timeout, DNS, 429, 5xx, or what answers is no MLflow server: try again later
@@ -172,7 +173,10 @@ class OpenStore:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """``upload``: the files in ``folder`` and the tags go to a store run, the tag with ``digest`` last and alone."""
+    """``upload``: the files in ``folder`` and the tags go to a store run, the tag with ``digest`` last and alone.
+
+    A digest that begins with ``env1:`` is an environment's.
+    """
 
     run_id: str
     folder: str

@@ -1,8 +1,9 @@
-"""Store runs: where manifests lie, one run of the experiment ``reprod-datasets`` for each digest. Child process only.
+"""Store runs: where manifests and environments lie, one run of ``reprod-datasets`` for each digest. Child process only.
 
-A store run is found by its tag ``reprod.manifest.digest``, which is set last and alone: a run that has it has every
-file. It never carries ``reprod.dataset``, so nobody takes it for work. What an attempt leaves behind has no such tag
-and is never found. Two runs with one digest hold the same rows; checkpoints come before deltas, older before younger.
+A store run is found by its tag ``reprod.manifest.digest`` (``reprod.environment.digest`` for ``env1:`` digests), which
+is set last and alone: a run that has it has every file. It never carries ``reprod.dataset``, so nobody takes it for
+work. What an attempt leaves behind has no such tag and is never found. Two runs with one digest hold the same rows;
+checkpoints come before deltas, older before younger.
 """
 
 import os
@@ -16,6 +17,7 @@ from typing import Any
 from reprod.sinks.failures import error_code, kind_of
 from reprod.sinks.protocol import (
     DIGEST_TAG,
+    ENVIRONMENT_TAG,
     STORE_EXPERIMENT,
     Download,
     Downloaded,
@@ -24,7 +26,7 @@ from reprod.sinks.protocol import (
     Upload,
 )
 
-DIGEST = re.compile(r"dt1:[0-9a-f]{64}")
+DIGEST = re.compile(r"(?:dt1|env1):[0-9a-f]{64}")
 
 #: Duplicates of one digest that are looked at: races make two, every lost base at most one more.
 AT_MOST = 10
@@ -62,7 +64,7 @@ def upload(client: Any, ask: Upload) -> None:
         client.log_artifacts(ask.run_id, ask.folder)
     client.log_batch(ask.run_id, tags=[RunTag(key, value) for key, value in ask.tags.items()])
     client.set_terminated(ask.run_id)
-    client.set_tag(ask.run_id, DIGEST_TAG, ask.digest)
+    client.set_tag(ask.run_id, _tag_of(ask.digest), ask.digest)
 
 
 def download(client: Any, ask: Download) -> Downloaded:
@@ -91,6 +93,10 @@ def _fetch(client: Any, run_id: str, path: str, size: int, folder: Path) -> None
         Path(client.download_artifacts(run_id, path, aside)).replace(target)
 
 
+def _tag_of(digest: str) -> str:
+    return ENVIRONMENT_TAG if digest.startswith("env1:") else DIGEST_TAG
+
+
 def _search(client: Any, digest: str) -> list[Any]:
     """Return the active runs with this digest, oldest first."""
     from mlflow.entities import ViewType
@@ -101,7 +107,7 @@ def _search(client: Any, digest: str) -> list[Any]:
     return list(
         client.search_runs(
             [experiment.experiment_id],
-            filter_string=f"tags.`{DIGEST_TAG}` = '{digest}'",
+            filter_string=f"tags.`{_tag_of(digest)}` = '{digest}'",
             run_view_type=ViewType.ACTIVE_ONLY,
             max_results=AT_MOST,
             order_by=["attributes.start_time ASC"],

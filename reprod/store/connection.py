@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -124,7 +124,9 @@ def open_readonly(path: Path) -> Database:
     After a clean stop a WAL file can only be read as immutable by who may not write the folder; after a kill that would
     give stale rows. So: ``mode=ro`` first, ``immutable`` only when there is no log to miss.
 
+    :raises NotFoundError: it is not there, or nothing is in it.
     :raises StateError: it may not be read, is newer than this program, or older and not to be changed by this process.
+    :raises DamagedError: it is no database of ours.
     """
     try:
         path.stat()
@@ -137,6 +139,7 @@ def open_readonly(path: Path) -> Database:
     with _errors(path):
         connection = _connect_readonly(path)
         try:
+            _require_filled(connection, path)
             schema = migrate.outdated_schema(connection, path)
             if schema is None:
                 return Database(path, connection)
@@ -148,6 +151,16 @@ def open_readonly(path: Path) -> Database:
         connection.close()
         open_database(path, schema).close()
         return Database(path, _connect_readonly(path))
+
+
+def format_at(path: Path) -> tuple[Schema | None, int]:
+    """Return which of our files one is, None for none of ours, and its format, whether this program knows it or not.
+
+    :raises StateError: it may not be read.
+    :raises DamagedError: it is no database.
+    """
+    with _errors(path), closing(_connect_readonly(path)) as connection:
+        return migrate.schema_of(connection), migrate.format_of(connection)
 
 
 def _connect_readonly(path: Path) -> sqlite3.Connection:
@@ -172,6 +185,14 @@ def _connect_uri(path: Path, query: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _require_filled(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file without tables: cut to nothing, or of a daemon that ended before it wrote. SQLite takes it."""
+    if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise NotFoundError(f"{path} is empty", hint="start the daemon, which mends that: reprod daemon")
+    if migrate.schema_of(connection) is None:
+        raise DamagedError(f"{path} is not a reprod database", hint="move it away; the daemon makes a new one")
 
 
 def _pragmas(connection: sqlite3.Connection) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from reprod.core.amount import size
 from reprod.errors import StateError
 
 #: How long a copy is kept. Who finds out in a month's work that the new version does not do finds the way back.
@@ -86,9 +87,9 @@ def require_space(original: Path) -> None:
     free = found.f_bavail * found.f_frsize
     if free < need:
         raise StateError(
-            f"no space to bring {original} up to date: {_amount(need)} are needed for a copy and the change, "
-            f"{_amount(free)} are free",
-            hint=f"free {_amount(need - free)} on the file system of {original.parent}; nothing was changed",
+            f"no space to bring {original} up to date: {size(need)} are needed for a copy and the change, "
+            f"{size(free)} are free",
+            hint=f"free {size(need - free)} on the file system of {original.parent}; nothing was changed",
         )
 
 
@@ -213,7 +214,3 @@ def _format(path: Path) -> int:
     with suppress(sqlite3.Error), closing(read_only(path)) as connection:
         return int(connection.execute("PRAGMA user_version").fetchone()[0])
     return 0
-
-
-def _amount(number: int) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(1, round(number / 1e6))} MB"

@@ -8,18 +8,26 @@ A damaged file is set aside under a name that says so, never deleted; a new one 
 highest version that the registry knows, with the chain's head.
 """
 
-import sqlite3
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reprod.errors import DamagedError, NotFoundError, StateError, did_you_mean
-from reprod.store import meta, registry, rehome, versions
-from reprod.store.connection import Database, open_database, open_readonly
+from reprod.store import copies, meta, migrate, registry, rehome, versions
+from reprod.store.connection import Database, format_at, open_database, open_readonly
 from reprod.store.index import Connection
 
-__all__ = ["Connection", "Opened", "open_dataset", "open_dataset_readonly", "open_registry", "open_registry_readonly"]
+__all__ = [
+    "Connection",
+    "Newer",
+    "Opened",
+    "newer",
+    "open_dataset",
+    "open_dataset_readonly",
+    "open_registry",
+    "open_registry_readonly",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,34 @@ class Opened:
 
     db: Database
     set_aside: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Newer:
+    """A file of a format that this program does not know yet; ``back``: an older copy, and the commands for it."""
+
+    path: Path
+    format: int
+    known: int
+    back: tuple[copies.Copy, str] | None
+
+
+def newer(state: Path) -> list[Newer]:
+    """Return the files of STATE that a newer program wrote, the registry first; what cannot be read is left out."""
+    found = []
+    try:
+        datasets = sorted((state / "datasets").glob("*.sqlite"))
+    except OSError:  # closed to this user
+        datasets = []
+    for path in (state / "registry.sqlite", *datasets):
+        try:
+            path.stat()  # first: SQLite would make a file that is not there
+            schema, number = format_at(path)
+        except (OSError, DamagedError, StateError):
+            continue
+        if schema is not None and number > (known := len(migrate.scripts(schema))):
+            found.append(Newer(path, number, known, copies.way_back(path, known)))
+    return found
 
 
 def open_registry(state: Path) -> Opened:
@@ -199,8 +235,8 @@ def _kept_file(state: Path, records: Database, name: str, root: bytes) -> str | 
         try:
             with closing(open_readonly(path)) as db:
                 found = db.read(meta.read)
-        except (DamagedError, StateError, sqlite3.OperationalError):
-            continue  # what cannot be read, or is not made yet (no such table), cannot be taken up again
+        except (DamagedError, NotFoundError, StateError):
+            continue  # what cannot be read, or is not made yet, cannot be taken up again
         called = found.name or (name if path.name.startswith(name) and number.isdecimal() else None)
         if found.root == root and called == name:
             kept.append((int(number) if number.isdecimal() else 0, path.name))

@@ -30,9 +30,14 @@ def directories(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM directory WHERE present = 1").fetchone()[0])
 
 
-def clock_steps(db: sqlite3.Connection, since_ns: int) -> list[int]:
-    """Return when the wall clock was seen to be set, since a moment, oldest first."""
-    rows = db.execute("SELECT sealed_ns FROM mark WHERE kind = 'step' AND sealed_ns >= ? ORDER BY id", (since_ns,))
+def clock_steps(db: sqlite3.Connection, since_ns: int, until_ns: int) -> list[int]:
+    """Return when the wall clock was seen to be set, by what it showed then, oldest first.
+
+    A clock that was years ahead for a moment left a step of then: not within these bounds, as the one back is.
+    """
+    rows = db.execute(
+        "SELECT sealed_ns FROM mark WHERE kind = 'step' AND sealed_ns BETWEEN ? AND ? ORDER BY id", (since_ns, until_ns)
+    )
     return [int(row[0]) for row in rows]
 
 

@@ -191,6 +191,21 @@ def ended(db: sqlite3.Connection, delivery_id: int) -> None:
     db.execute("UPDATE delivery SET state = 'done' WHERE id = ?", (delivery_id,))
 
 
+def done_of(db: sqlite3.Connection, mark: str) -> list[Delivery]:
+    """Return the settled rows in whose run the text ``mark`` occurs: where to look for those of one process."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM delivery WHERE state = 'done' AND outcome IN ('captured', 'incomplete') "
+        "AND snapshot IS NOT NULL AND instr(CAST(run AS TEXT), ?) > 0",
+        (mark,),
+    )
+    return [Delivery(*row) for row in rows]
+
+
+def reopen(db: sqlite3.Connection, delivery_id: int) -> None:
+    """There is more to write than params: it is looked at once more as a run that has just ended."""
+    db.execute("UPDATE delivery SET state = 'ending' WHERE id = ? AND state = 'done'", (delivery_id,))
+
+
 def hurry_incomplete(db: sqlite3.Connection) -> None:
     """A dataset became whole again: runs that wait for that are due now."""
     db.execute("UPDATE delivery SET next_ns = 1 WHERE outcome = 'incomplete' AND next_ns > 1")

@@ -5,6 +5,7 @@ transaction of the caller's; times are Unix nanoseconds.
 """
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -17,12 +18,16 @@ Connection = sqlite3.Connection
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """What a process said of itself. ``digest`` is None while its record is still to come."""
+    """What a process said of itself. ``digest`` is None while its record is still to come.
+
+    ``execution`` (JSON) is None until something came; without a digest it is what the process found at its end.
+    """
 
     process: str
     uid: int
     digest: str | None
     taken_ns: int
+    execution: bytes | None
 
 
 #: A run may be tagged, or its server be reached, long after its process ended; after a month it will not be.
@@ -60,15 +65,27 @@ class Sample:
     last_ns: int
 
 
-def keep_environment(db: sqlite3.Connection, digest: str, record: bytes) -> None:
-    """Store an environment under its digest, once."""
-    db.execute("INSERT OR IGNORE INTO environment (digest, record) VALUES (?, ?)", (digest, record))
+def keep_environment(
+    db: sqlite3.Connection, digest: str, record: bytes, now_ns: int, files: Mapping[str, bytes] | None = None
+) -> None:
+    """Store an environment and the files that belong to it under its digest, once."""
+    new = db.execute(
+        "INSERT OR IGNORE INTO environment (digest, record, kept_ns) VALUES (?, ?, ?)", (digest, record, now_ns)
+    )
+    if new.rowcount:
+        rows = [(digest, name, content) for name, content in (files or {}).items()]
+        db.executemany("INSERT INTO environment_file (environment, name, content) VALUES (?, ?, ?)", rows)
 
 
 def environment(db: sqlite3.Connection, digest: str) -> bytes | None:
     """Return a stored environment's record."""
     row = db.execute("SELECT record FROM environment WHERE digest = ?", (digest,)).fetchone()
     return row[0] if row else None
+
+
+def environment_files(db: sqlite3.Connection, digest: str) -> dict[str, bytes]:
+    """Return the contents of the files that belong to an environment, by name."""
+    return dict(db.execute("SELECT name, content FROM environment_file WHERE environment = ? ORDER BY name", (digest,)))
 
 
 def announce(db: sqlite3.Connection, process: str, uid: int, now_ns: int, *, outranks: bool = False) -> None:
@@ -83,22 +100,38 @@ def announce(db: sqlite3.Connection, process: str, uid: int, now_ns: int, *, out
     )
 
 
-def hand_over(db: sqlite3.Connection, process: str, uid: int, digest: str, taken_ns: int) -> None:
+def hand_over(
+    db: sqlite3.Connection, process: str, uid: int, digest: str, taken_ns: int, execution: bytes | None = None
+) -> None:
     """Keep a process's own record; the first one stands, because it is nearest to the start.
 
     A record counts for its own user only: another user's row is never replaced.
     """
     db.execute(
-        "INSERT INTO handover (process, uid, digest, taken_ns) VALUES (?, ?, ?, ?) ON CONFLICT (process) DO UPDATE SET "
-        "digest = excluded.digest, taken_ns = excluded.taken_ns "
+        "INSERT INTO handover (process, uid, digest, taken_ns, execution) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (process) DO UPDATE SET "
+        "digest = excluded.digest, taken_ns = excluded.taken_ns, execution = excluded.execution "
         "WHERE handover.digest IS NULL AND handover.uid = excluded.uid",
-        (process, uid, digest, taken_ns),
+        (process, uid, digest, taken_ns, execution),
+    )
+
+
+def keep_execution(db: sqlite3.Connection, process: str, uid: int, execution: bytes, now_ns: int) -> None:
+    """Keep what is known by now of a process beside its environment, whose record may still be to come.
+
+    Another user's row is never changed.
+    """
+    db.execute(
+        "INSERT INTO handover (process, uid, digest, taken_ns, execution) VALUES (?, ?, NULL, ?, ?) "
+        "ON CONFLICT (process) DO UPDATE SET execution = excluded.execution WHERE handover.uid = excluded.uid",
+        (process, uid, now_ns, execution),
     )
 
 
 def handover(db: sqlite3.Connection, process: str) -> Handover | None:
     """Return what a process handed over."""
-    row = db.execute("SELECT process, uid, digest, taken_ns FROM handover WHERE process = ?", (process,)).fetchone()
+    columns = "process, uid, digest, taken_ns, execution"
+    row = db.execute(f"SELECT {columns} FROM handover WHERE process = ?", (process,)).fetchone()
     return Handover(*row) if row else None
 
 
@@ -150,6 +183,7 @@ def forget_unneeded(db: sqlite3.Connection, tracking_uri: str, now_ns: int) -> F
         if taken_ns < now_ns - KEPT_NS or (total > MOST_UNNEEDED_BYTES and taken_ns < now_ns - YOUNG_NS):
             gone.append(digest)
             freed += size
+    db.executemany("DELETE FROM environment_file WHERE environment = ?", [(digest,) for digest in gone])
     db.executemany("DELETE FROM environment WHERE digest = ?", [(digest,) for digest in gone])
     db.executemany("DELETE FROM handover WHERE digest = ?", [(digest,) for digest in gone])
     said = db.execute("SELECT process FROM handover WHERE taken_ns < ?", (now_ns - KEPT_NS,)).fetchall()
@@ -174,16 +208,12 @@ def _needed(db: sqlite3.Connection) -> tuple[set[str], set[str]]:
 def _newest_first(db: sqlite3.Connection, needed: set[str]) -> list[tuple[str, int, int]]:
     """Return ``(digest, bytes, time)`` of the environments that are not needed; the time is when it was last seen."""
     rows = db.execute(
-        "SELECT digest, length(record), seen_ns FROM environment "
-        "LEFT JOIN (SELECT digest, max(taken_ns) AS seen_ns FROM handover GROUP BY digest) USING (digest)"
+        "SELECT digest, length(record) + ifnull(files, 0), ifnull(seen_ns, kept_ns) FROM environment "
+        "LEFT JOIN (SELECT digest, max(taken_ns) AS seen_ns FROM handover GROUP BY digest) USING (digest) "
+        "LEFT JOIN (SELECT environment AS digest, sum(length(content)) AS files FROM environment_file "
+        "GROUP BY environment) USING (digest)"
     )
-    found = [(*row[:2], row[2] or _taken_ns(db, row[0])) for row in rows.fetchall() if row[0] not in needed]
-    return sorted(found, key=lambda each: each[2], reverse=True)
-
-
-def _taken_ns(db: sqlite3.Connection, digest: str) -> int:
-    taken = "SELECT json_extract(CAST(record AS TEXT), '$.taken_ns') FROM environment WHERE digest = ?"
-    return int(db.execute(taken, (digest,)).fetchone()[0])
+    return sorted((row for row in rows.fetchall() if row[0] not in needed), key=lambda each: each[2], reverse=True)
 
 
 _RUN = msgspec.json.Decoder(_Run)

@@ -23,6 +23,7 @@ import manifest
 import million
 import scans
 import stream
+import training
 from bench import Bench
 from table import Table
 
@@ -47,6 +48,7 @@ ROWS = {
     "daemon": Row(daemon.costs, ("files",)),
     "stream": Row(stream.stream, ("stream-seconds",)),
     "tag": Row(daemon.tag, ("files",)),
+    "training": Row(training.training, ()),
     "workers": Row(scans.workers, ("files", "large-mib")),
     "million": Row(million.million, ("million",)),
 }

@@ -12,7 +12,18 @@ from typing import Any
 import pytest
 
 RUN = Path(__file__).with_name("run.py")
-CHEAP = ["cold-small", "cold-large", "md5", "no-change", "one-change", "history", "manifest", "workers", "blake3"]
+CHEAP = [
+    "cold-small",
+    "cold-large",
+    "md5",
+    "no-change",
+    "one-change",
+    "history",
+    "manifest",
+    "workers",
+    "blake3",
+    "training",
+]
 
 
 def run(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:

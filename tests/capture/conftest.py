@@ -7,16 +7,7 @@ from pathlib import Path
 
 import pytest
 from live_process import MINOR
-
-
-def write_dist(site: Path, name: str, version: str, **files: str) -> Path:
-    """Write one dist-info as an installer does; ``files`` are further files by name (``__`` stands for a dot)."""
-    record = site / f"{name.replace('-', '_')}-{version}.dist-info"
-    record.mkdir(parents=True)
-    (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\nName: not-this\n")
-    for file, text in files.items():
-        (record / file.replace("__", ".")).write_text(text)
-    return record
+from site_records import let_age, write_dist
 
 
 @pytest.fixture
@@ -32,6 +23,7 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = prefix / "lib" / f"python{MINOR}" / "site-packages"
     write_dist(site, "only-here", "1.5+cu121")
     write_dist(site, "numpy", "1.26.4")
+    let_age(site)
     return prefix
 
 

@@ -1,13 +1,18 @@
 """Interpreters described by reading files."""
 
+import platform
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 from live_process import MINOR
 
 from reprod.capture.interpreter import describe_self, read_layout
 from reprod.errors import IncompleteError
+
+ROOT = Path(__file__).parents[2]
 
 
 def make_prefix(path, minor, config=None):
@@ -24,6 +29,54 @@ def test_this_process():
     python = describe_self()
     assert python.version == ".".join(map(str, sys.version_info[:3]))
     assert (python.prefix, python.base_prefix) == (sys.prefix, sys.base_prefix)
+    assert (python.implementation, python.executable) == (platform.python_implementation(), sys.executable)
+    assert python.build == ", ".join(platform.python_build())
+    assert python.compiler == platform.python_compiler()
+    assert python.cache_tag == sys.implementation.cache_tag
+    assert python.soabi == sysconfig.get_config_var("SOABI")
+    assert python.free_threaded == bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    assert python.gil == getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def test_describing_itself_imports_no_build_configuration():
+    """The build configuration of sysconfig, hundreds of variables, is not imported into the user's process."""
+    code = "import sys; from reprod.capture.interpreter import describe_self; describe_self(); "
+    code += "print([name for name in sys.modules if name.startswith('_sysconfigdata')])"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_what_only_the_process_knows_is_unknown_from_files(venv):
+    """Files tell version, prefixes and the tag of extension modules; the running process's own facts stay unknown."""
+    own, read = describe_self(), read_layout(str(venv)).python
+    assert (read.version, read.base_prefix, read.soabi, read.free_threaded) == (
+        own.version,
+        own.base_prefix,
+        own.soabi,
+        own.free_threaded,
+    )
+    assert (read.executable, read.build, read.compiler, read.cache_tag, read.gil) == (None, None, None, None, None)
+
+
+def test_a_free_threaded_build_is_told_by_its_library(tmp_path):
+    """The directory of its standard library ends in t, its packages lie in there, and its tag has the t too."""
+    site = tmp_path / "lib/python3.13t/site-packages"
+    site.mkdir(parents=True)
+    (site.parent / "os.py").touch()
+    data = site.parent / "_sysconfigdata_t_linux_x86_64-linux-gnu.py"
+    data.write_text("build_time_vars = {'SO': '.so',\n 'SOABI': 'cpython-313t-x86_64-linux-gnu',\n}\n")
+    (tmp_path / "include/python3.13t").mkdir(parents=True)
+    (tmp_path / "include/python3.13t/patchlevel.h").write_text('#define PY_VERSION "3.13.1"\n')
+    layout = read_layout(str(tmp_path))
+    assert layout.site_dirs == (str(site),)
+    assert (layout.python.version, layout.python.free_threaded) == ("3.13.1", True)
+    assert layout.python.soabi == "cpython-313t-x86_64-linux-gnu"
+    # Debian has a second name for it.
+    (site.parent / "_sysconfigdata__other.py").symlink_to(data.name)
+    assert read_layout(str(tmp_path)).python.soabi == "cpython-313t-x86_64-linux-gnu"
+    # Two configurations, as with a debug build beside it: which of them runs is not known.
+    (site.parent / "_sysconfigdata_d_linux.py").write_text("build_time_vars = {'SOABI': 'other'}")
+    assert read_layout(str(tmp_path)).python.soabi is None
 
 
 def test_real_venv_equals_what_it_says_when_asked(venv):

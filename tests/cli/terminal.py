@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-#: What the caller's own terminal says about itself: it is not the terminal of these tests.
+#: What the caller's own terminal says about itself: it is not the terminal of these tests. Without ``env`` a child
+#: gets COLUMNS even where os.environ has none: readline, which pytest loads, writes it into C's own environment.
 SCREEN_VARIABLES = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TERM", "COLORTERM"}
 
 _TOKEN = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|([\r\n\x08\x07])|([^\x1b\r\n\x08\x07]+)|(\x1b.?)")
@@ -104,10 +105,17 @@ class Glass:
 
 
 class Terminal:
-    """``reprod ARGV`` (or another command) on a terminal of its own, whose keys work."""
+    """``reprod ARGV`` (or another command) on a terminal of its own, whose keys work; ``stdout``: it goes elsewhere."""
 
     def __init__(
-        self, argv: list[str], width: int = 80, height: int = 24, *, command: list[str] | None = None, **variables: str
+        self,
+        argv: list[str],
+        width: int = 80,
+        height: int = 24,
+        *,
+        command: list[str] | None = None,
+        stdout: int | None = None,
+        **variables: str,
     ) -> None:
         self.glass = Glass(width, height)
         self.raw = ""
@@ -118,7 +126,7 @@ class Terminal:
         self.process = subprocess.Popen(
             command or [sys.executable, "-m", "reprod", *argv],
             stdin=child,
-            stdout=child,
+            stdout=child if stdout is None else stdout,
             stderr=child,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - one system call, no lock
@@ -194,3 +202,12 @@ def seen_on(argv: list[str], width: int, *, environ: Mapping[str, str] | None = 
     with Terminal(argv, width, 200, **(environ or {})) as terminal:
         terminal.ended()
         return terminal.glass
+
+
+def written_to(
+    argv: list[str], width: int, *, command: list[str] | None = None, timeout_s: float = 60, **variables: str
+) -> str:
+    """Return all that a command which ends wrote to a terminal, as it was written."""
+    with Terminal(argv, width, 200, command=command, **variables) as terminal:
+        terminal.ended(timeout_s)
+        return terminal.raw

@@ -112,7 +112,9 @@ def test_a_dataset_in_trouble_has_its_cause_and_its_cure(doctor: Callable[..., D
     """Misconfigured, another file system, missing, incomplete: each is named, with the line for just that dataset."""
     data = str(tmp_path / "data")
     done = doctor(
-        dataset_row("bad", "misconfigured", path=None, reason="bad.toml:1: no path", hint="add a line: path = ..."),
+        dataset_row("bad", "misconfigured", path=None, reason="/x/bad.toml:3: unfit", hint="a number"),
+        dataset_row("worse", "misconfigured", path=None, reason="/x y/worse.toml: there is no path", hint="add it"),
+        dataset_row("cut", "misconfigured", path=None, reason="/etc/cut.toml is not TOML: end (at line 7, column 3)"),
         dataset_row(
             "moved", "unavailable", path=data, reason="is on ext4 now", hint="if right: reprod scan NAME --accept-root"
         ),
@@ -123,7 +125,9 @@ def test_a_dataset_in_trouble_has_its_cause_and_its_cure(doctor: Callable[..., D
     )
 
     mends = {each["dataset"]: each["mend"] for each in findings(done, "datasets", "bad")}
-    assert mends["bad"] == ["add a line: path = ..."]
+    assert mends["bad"] == ["${EDITOR:-vi} +3 /x/bad.toml && reprod reload    # a number"]
+    assert mends["worse"] == ["${EDITOR:-vi} +1 '/x y/worse.toml' && reprod reload    # add it"]
+    assert "${EDITOR:-vi} +7 /etc/cut.toml && " in mends["cut"][0]
     assert mends["moved"] == ["reprod scan moved --accept-root"]
     assert mends["away"][-1] == "reprod dataset remove away"
     assert mends["torn"] == ["reprod status torn"]
@@ -171,6 +175,17 @@ def test_no_tracking_server_is_mended_by_its_line(doctor: Callable[..., Done], h
         subprocess.run(["sh", "-c", write], check=True, timeout=10, stdout=subprocess.DEVNULL)
 
         assert load(str(config)).mlflow.tracking_uri == "local", (text, write)
+
+
+def test_a_wrong_configuration_is_not_one_without_a_server(home: Path, reprod_process: Run) -> None:
+    """A reprod.toml that cannot be used: the line that opens it where it is wrong, and nothing of what it might say."""
+    (home / "etc" / "reprod.toml").write_text('[mlflow]\npoll_seconds = "x"\n')
+    done = reprod_process("doctor", "--json")
+
+    found = only(done, "datasets", "bad")
+    assert found["what"].startswith(f"{home}/etc/reprod.toml:2: [mlflow] poll_seconds = ")
+    assert found["mend"][0].startswith(f"${{EDITOR:-vi}} +2 {home}/etc/reprod.toml && reprod daemon    # ")
+    assert [each["level"] for each in findings(done, "tracking")] == ["unknown"]
 
 
 def test_another_server_than_the_shells_is_said(daemon: ScriptedDaemon, home: Path, reprod_process: Run) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from history_store import DAY, HistoryStore
 from scripted_daemon import Done, ScriptedDaemon
+from terminal import seen_on
 
 from reprod.cli.tree import build_parser
 from reprod.config import load
@@ -220,25 +221,29 @@ class TestRename:
 
 class TestScreens:
     def test_log_tells_roots_apart_and_ends_somewhere(self, store: HistoryStore, home: Path, reprod: Run) -> None:
-        """Another root begins below a line that says so; beyond fifty versions only --json lists them."""
+        """Another root begins below a line that says so; a terminal gets the newest fifty versions, a pipe all."""
         store.open("data", root="elsewhere")
         now = time.time_ns()
         for i in range(48):
             store.seal(now + i, a=100 + i)
-        done = reprod("log", "data")
-        lines = done.out.splitlines()
+        lines = reprod("log", "data").out.splitlines()
         assert f"before, at another root: {home}/data (nothing is compared across)" in lines
-        assert lines[-1] == "and 3 more versions (--json lists them)"
+        assert len(lines) == 1 + 53 + 1
+        lines = seen_on(["log", "data"], 400).text.strip().splitlines()
+        assert f"before, at another root: {home}/data (nothing is compared across)" in lines
+        assert lines[-1] == "and 3 more versions (in a pipe or with --json all)"
         assert len(lines) == 1 + 50 + 1 + 1
         assert len(reprod("log", "data", "--json").json["versions"]) == 53
 
     def test_diff_ends_somewhere(self, store: HistoryStore, reprod: Run) -> None:
-        """Fifty of a kind on a screen, all of them for a program."""
+        """Fifty of a kind on a terminal, all of them in a pipe and for a program."""
         store.seal(time.time_ns(), **{f"new{i:03}": i + 30 for i in range(60)})
         done = reprod("diff", "data@5", "data@6")
-        assert done.code == 1
-        assert done.out.count("\n  A  new") == 50
-        assert "  and 10 more added (--json lists them)" in done.out
+        assert (done.code, done.out.count("\n  A  new")) == (1, 60)
+        assert "more" not in done.out
+        text = seen_on(["diff", "data@5", "data@6"], 100).text
+        assert text.count("\n  A  new") == 50
+        assert "\n  and 10 more added (in a pipe or with --json all)\n" in text
         assert len(reprod("diff", "data@5", "data@6", "--json").json["added"]) == 60
 
     def test_diff_of_different_roots_is_refused(self, store: HistoryStore, reprod: Run) -> None:
@@ -358,7 +363,7 @@ def test_status_of_one_says_how_long_versions_are_kept(daemon: ScriptedDaemon, r
 
 
 @pytest.mark.parametrize(
-    ("count", "told"), [(12, "12 B"), (1500, "1.5 kB"), (13_300_000, "13.3 MB"), (2_500_000_000, "2.5 GB")]
+    ("count", "told"), [(12, "12 B"), (1500, "1.5 KiB"), (13_300_000, "12.7 MiB"), (2_500_000_000, "2.3 GiB")]
 )
 def test_over_the_cap_by_a_size_that_can_be_read(count: int, told: str) -> None:
     """A database that is over max_gb by megabytes is not over it by 0.0 GB."""

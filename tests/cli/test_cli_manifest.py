@@ -13,6 +13,7 @@ from pathlib import Path
 import oracle
 import pytest
 from scripted_daemon import Done
+from terminal import Terminal
 
 Run = Callable[..., Done]
 
@@ -274,28 +275,16 @@ def test_stopped_in_the_middle(data: Path, number: int, code: int, many: bool) -
 
 def test_progress_on_a_terminal_only(data: Path, tmp_path: Path) -> None:
     """On a terminal it is shown how far it is, and taken away before the result."""
-    import pty
-
     with open(data / "large", "wb") as file:
         file.truncate(1 << 30)
-    master, slave = pty.openpty()
-    command = [sys.executable, "-m", "reprod", "manifest", "data", "--output", "m.json"]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave, env=environment, text=True) as process:
-        os.close(slave)
-        shown = b""
-        try:
-            while piece := os.read(master, 4096):
-                shown += piece
-        except OSError:  # EIO: the other end is closed
-            pass
-        assert process.stdout is not None
-        out = process.stdout.read()
-    os.close(master)
-    assert process.returncode == 0
-    assert b"manifest reading" in shown
-    assert shown.endswith(b"\r\x1b[K")
-    assert out.startswith(str(data))
+    out = tmp_path / "out"
+    with out.open("wb") as stdout:
+        terminal = Terminal(["manifest", "data", "--output", "m.json"], stdout=stdout.fileno())
+    with terminal:
+        assert terminal.ended(60) == 0
+    assert "manifest reading" in terminal.raw
+    assert terminal.raw.endswith("\r\x1b[K")
+    assert out.read_text().startswith(str(data))
 
 
 @pytest.mark.parametrize(

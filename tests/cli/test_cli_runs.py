@@ -202,6 +202,16 @@ def test_the_command_asks_the_daemon(daemon: ScriptedDaemon, reprod: Run) -> Non
     assert daemon.calls[-1] == ("runs", {"which": "failed", "limit": 50})
 
 
+def test_a_pipe_has_whole_names_and_no_run_is_denied(daemon: ScriptedDaemon, reprod: Run) -> None:
+    """In a pipe no name is cut; --limit 0 says how many there are, and not that there are none."""
+    long = "n" * 120
+    run = {"run_id": "9" * 32, "name": long, "state": "captured", "datasets": ["x"]}
+    daemon.says("runs", which="all", total=3, runs=[run])
+    assert f"  {long}  " in reprod("runs").out
+    daemon.says("runs", which="all", total=3, runs=[])
+    assert reprod("runs", "--limit", "0").out == "3 runs (--limit N shows some)\n"
+
+
 def test_retry_without_a_daemon_is_3(home: Path, reprod: Run) -> None:
     """Nobody would try it."""
     assert reprod("retry", "run:x").code == 3

@@ -89,6 +89,22 @@ def test_who_wants_colour(daemon: ScriptedDaemon, variables: dict[str, str], cod
         assert deep is (codes and variables.get("TERM", "xterm-256color") == "xterm-256color")
 
 
+@pytest.mark.parametrize(
+    ("when", "terminal", "pipe"), [("auto", True, False), ("always", True, True), ("never", False, False)]
+)
+def test_the_flag_for_colour_goes_before_the_variables(
+    daemon: ScriptedDaemon, reprod_process: Run, when: str, terminal: bool, pipe: bool
+) -> None:
+    """Acceptance 29: --color always and never hold whatever the variables say, on a terminal and in a pipe."""
+    daemon.says("status", **status_answer(dataset_row("torn", "incomplete", reason="why")))
+    against = {"always": {"NO_COLOR": "1"}, "never": {"FORCE_COLOR": "1"}}.get(when, {})
+    with Terminal(["status", "--color", when], **against) as shown:
+        assert shown.ended() == 0
+        assert bool(shown.glass.codes) is terminal
+    assert ("\x1b[" in reprod_process("status", "--color", when, **against).out) is pipe
+    assert reprod_process("status", "--color", "red").code == 2
+
+
 @pytest.mark.parametrize("watch", [[], ["--watch"]], ids=["status", "watch"])
 def test_a_terminal_that_knows_ascii(daemon: ScriptedDaemon, home: Path, watch: list[str]) -> None:
     """Acceptance 29: under LANG=C nothing but ASCII is written, in names neither: a byte of them may be a command."""

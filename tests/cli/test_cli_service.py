@@ -214,7 +214,8 @@ def test_uninstall_removes_what_was_written_and_nothing_else(account: Path, repr
     ]
     assert f"removed {units}/reprod.service\n" in done.out
     assert f"left {units}/reprod.service.d: your own settings" in done.out
-    assert f"left {account}/config/reprod, {account}/local-state/reprod: configuration, state and history" in done.out
+    assert f"left {account}/config/reprod, the configuration\nleft {account}/local-state/reprod, the state" in done.out
+    assert "to delete them too: reprod service uninstall --user --purge\n" in done.out
     assert "nothing to remove" in reprod("service", "uninstall").out
 
 
@@ -259,6 +260,11 @@ def test_purge_asks_says_what_and_deletes_only_that(account: Path, reprod: Run) 
     assert not state.is_symlink()
     assert (elsewhere / "registry.sqlite").exists()
     assert (account / "state").exists()  # that of $REPROD_STATE_DIR is nobody's service's
+    again = reprod("service", "uninstall", "--purge", "--yes")
+    assert (again.code, again.out) == (
+        0,
+        "nothing to remove: no service was installed here and nothing of it is left\n",
+    )
 
 
 def test_purge_leaves_a_state_that_a_daemon_holds(account: Path, reprod: Run) -> None:

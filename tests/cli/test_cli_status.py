@@ -1,14 +1,8 @@
 """``reprod status`` against a scripted daemon: every state, --check, --json, and what is shown without a daemon."""
 
-import fcntl
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +10,7 @@ from typing import Any
 
 import pytest
 from scripted_daemon import Done, ScriptedDaemon, dataset_row, status_answer
+from terminal import written_to
 
 import reprod.ops
 from reprod.errors import DamagedError
@@ -27,10 +22,6 @@ HEAVY = {
     *("mlflow", "asyncio", "anyio", "structlog", "rich", "watchfiles", "psutil", "msgspec", "pathspec", "aiofiles"),
     *("dataclasses", "inspect", "tomllib", "logging", "subprocess", "sqlite3", "unicodedata", "difflib", "textwrap"),
 }
-
-#: What the caller's own terminal says about itself: it is not the terminal of these tests. Without ``env`` a child
-#: gets COLUMNS even where os.environ has none: readline, which pytest loads, writes it into C's own environment.
-SCREEN_VARIABLES = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TERM"}
 
 
 @pytest.fixture
@@ -276,41 +267,12 @@ def test_on_a_real_terminal(daemon: ScriptedDaemon, width: int) -> None:
             ),
         ),
     )
-    raw = run_on_terminal(["status"], width)
+    raw = written_to(["status"], width, TERM="xterm")
     assert "\x1b[32m" in raw
     plain = re.sub(r"\x1b\[\d*m", "", raw)
     assert "\x1b" not in plain
     assert "\x07" not in plain
     assert "a\\nb\\x1b]0;x\\x07: EIO" in plain
     assert max(len(line) for line in plain.splitlines()) <= width
-    one = re.sub(r"\x1b\[\d*m", "", run_on_terminal(["status", "torn"], max(width, 80)))
+    one = re.sub(r"\x1b\[\d*m", "", written_to(["status", "torn"], max(width, 80), TERM="xterm"))
     assert max(len(line) for line in one.splitlines()) <= max(width, 80)
-
-
-def run_on_terminal(argv: list[str], width: int) -> str:
-    """Return what ``reprod ARGV`` writes to a pseudo-terminal of ``width`` columns."""
-    parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
-    kept = {name: value for name, value in os.environ.items() if name not in SCREEN_VARIABLES}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "reprod", *argv],
-        stdin=child,
-        stdout=child,
-        stderr=child,
-        start_new_session=True,
-        env={**kept, "TERM": "xterm"},
-    )
-    os.close(child)
-    received = b""
-    give_up = time.monotonic() + 30
-    while time.monotonic() < give_up:
-        try:
-            chunk = os.read(parent, 65536)
-        except OSError:  # EIO: the other side is closed
-            break
-        if not chunk:
-            break
-        received += chunk
-    os.close(parent)
-    process.wait(10)
-    return received.decode()

@@ -5,16 +5,10 @@ What may not come out is decided here by Unicode's own tables, not by the list t
 
 import base64
 import copy
-import fcntl
 import json
 import os
-import pty
 import re
-import struct
-import subprocess
 import sys
-import termios
-import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +19,7 @@ from export_place import ExportPlace
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_daemon import Done, ScriptedDaemon, dataset_row, status_answer
+from terminal import written_to
 
 from reprod.cli import render
 
@@ -256,33 +251,12 @@ def test_every_report_on_a_terminal(place: ExportPlace, manifest: Path) -> None:
     )
     lines = place.base.parent / "argv.json"
     lines.write_text(json.dumps([*commands(place, manifest), ["manifest", str(place.root)]]))
-    raw = on_terminal([sys.executable, "-c", script, str(lines)])
-    text = raw.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+    raw = written_to([], 100, command=[sys.executable, "-c", script, str(lines)], TERM="xterm")
+    text = raw.replace("\r\n", "\n")
     plain = re.sub(r"\r?\x1b\[K|\x1b\[(?:0|1|2|3[1236])m|\r(?=\x1b)", "", text)
     check(plain)
     assert "Traceback" not in plain
     assert "new\\nline" in plain
-
-
-def on_terminal(command: list[str]) -> bytes:
-    parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
-    process = subprocess.Popen(
-        command, stdin=child, stdout=child, stderr=child, start_new_session=True, env=dict(os.environ)
-    )
-    os.close(child)
-    received, give_up = b"", time.monotonic() + 60
-    while time.monotonic() < give_up:
-        try:
-            chunk = os.read(parent, 65536)
-        except OSError:  # EIO: the other side is closed
-            break
-        if not chunk:
-            break
-        received += chunk
-    os.close(parent)
-    process.wait(10)
-    return received
 
 
 def test_every_name_comes_back_from_json(place: ExportPlace, manifest: Path, reprod: Run) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reprod.core.redact import MASK, allowed_variables, plain, redact_text, redact_url
+from reprod.core.redact import MASK, allowed_variables, is_secret, plain, redact_text, redact_url
 
 CANARY = "CANARY7f3a"
 
@@ -94,6 +94,41 @@ def test_harmless_text_stays(text):
     assert redact_text(text) == text
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("PGPASSWORD", "hunter2", True),
+        ("db.password", "true", False),
+        ("password_file", "/run/x", False),
+        ("credentials", "/home/me/key.json", False),
+        ("client_secret", "word", True),
+        ("API_KEY_OF_TEAM_2", "a1b2c3d4e5f6a7b8c9", True),
+        ("API_KEY_OF_TEAM_2", "team-two", False),
+        ("aws_access_key_id", "anything1", True),
+        ("hubToken", "Zebra7f3a", True),
+        ("token", "bert", False),
+        ("max_tokens", "512", False),
+        ("initializer_token", "a1b2c3d4e5f6a7b8c9", False),
+        ("tokenizer", "a1b2c3d4e5f6a7b8c9", False),
+        ("sort_key", "a1b2c3d4e5f6a7b8c9", False),
+        ("key", "a1b2c3d4e5f6a7b8c9", True),
+        ("key", "question_with_context_v2", False),
+        ("key", "openwebtext2048tokens", False),
+        ("password_hint", "q7w8e9r0t1q7w8", False),
+        ("auth", "basic", False),
+        ("GH_PAT", "q7w8e9r0t1", True),
+        ("path", "q7w8e9r0t1", False),
+        ("PWD", "q7w8e9r0t1", False),
+        ("MYSQL_PWD", "plain", True),
+        ("monkey", "q7w8e9r0t1q7w8e9r0t1", False),
+    ],
+)
+def test_names_are_judged_by_their_words(name, value, secret):
+    """A hard word makes any value secret, a soft one only a value that looks like it; data structures have none."""
+    assert is_secret(name, value) is secret
+    assert (MASK in redact_text(f"x {name}={value} y")) is secret
+
+
 def test_variables_outside_the_list_never_enter():
     """Only allowed names are kept, and a secret behind an allowed prefix is masked."""
     kept = allowed_variables(
@@ -114,7 +149,6 @@ def test_variables_outside_the_list_never_enter():
         "CUDA_VISIBLE_DEVICES": "",
         "NCCL_API_KEY": MASK,
         "OMP_NUM_THREADS": "4",
-        "SLURM_JOB_ID": "7",
         "TORCH_HOME": "https://h/x",
     }
 

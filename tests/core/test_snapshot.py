@@ -5,12 +5,14 @@ import dataclasses
 import msgspec
 import pytest
 
+from reprod.core.execution import Execution, Subject
 from reprod.core.snapshot import BoundDataset, Snapshot
 
 GOOD = BoundDataset("a", "/a", "start", "walk", 1, "dt1:00", 1, 1, 1, "00", ("sha256",), 0.1)
 BAD = dataclasses.replace(GOOD, name="b", bound="late", assurance=None, seq=None, digest=None, error="not provable")
 EVENTS = dataclasses.replace(GOOD, name="c", assurance="events")
-ALL = Snapshot(1, "host", (GOOD, EVENTS), "env", 1, None)
+SEEN = Execution(Subject("process", "host", "boot", "handover", 1, 2, "/venv"), 1)
+ALL = Snapshot(1, "host", (GOOD, EVENTS), "env", SEEN, None)
 
 
 UNKNOWN = "x: no such dataset on host (reprod dataset add x PATH registers it)"

@@ -4,16 +4,23 @@ import subprocess
 import sys
 
 FLOOD = """
-import os, signal, sys, threading, time
+import os, signal, sys, threading
 from reprod.daemon import dump
+from reprod.daemon.signals import DUMP, Signals
 
 class Log:
     def info(self, event, **keys):
         print(event, keys["tasks"], keys["threads"], keys["loop_answers"], flush=True)
+        told.set()
     warning = info
 
-dump.PIPE_BYTES, dump.ANSWER_S = 4096, 0.05
-dump.Dumps(Log()).arm()
+told = threading.Event()
+
+dump.ANSWER_S = 0.05
+signals, dumps = Signals(), dump.Dumps(Log())
+signals.arm()
+dumps.arm()
+signals.answer(DUMP, dumps.ask)
 sys.setswitchinterval(1000)  # the thread that reads gets no turn meanwhile
 
 def deep(left):
@@ -25,27 +32,28 @@ def deep(left):
 deep(90)
 print("flooded", flush=True)
 sys.setswitchinterval(0.005)
-until = time.monotonic() + 2
-while time.monotonic() < until:
-    time.sleep(0.05)
+assert told.wait(30)
 """
 
 BROKEN = """
-import os, signal, time
+import threading
 from reprod.daemon import dump
 
 class Log:
     def warning(self, event, **keys):
         print(event, keys["error"], "most recent call first" in keys["dump"], flush=True)
+        told.set()
 
 def fail():
     raise RuntimeError("no frames")
 
 dump._threads = fail
-dump.Dumps(Log()).arm()
+dumps = dump.Dumps(Log())
+dumps.arm()
 for _ in range(2):
-    os.kill(os.getpid(), signal.SIGUSR2)
-    time.sleep(0.7)
+    told = threading.Event()
+    dumps.ask()
+    assert told.wait(30)
 """
 
 
@@ -61,9 +69,9 @@ def test_a_flood_of_signals_holds_nothing_up() -> None:
     first, *rest = run(FLOOD)
     assert first == "flooded"
     assert rest
-    assert set(rest) == {"daemon.dump 0 1 False"}
+    assert set(rest) == {"daemon.dump 0 2 False"}
 
 
-def test_what_cannot_be_told_in_python_is_told_by_the_handler() -> None:
-    """If making the record fails, faulthandler's own stacks, taken when the signal came, are logged; each time."""
+def test_what_cannot_be_told_in_python_is_told_in_c() -> None:
+    """If making the record fails, the stacks that faulthandler writes in C are logged; each time."""
     assert run(BROKEN) == ["daemon.dump RuntimeError('no frames') True"] * 2

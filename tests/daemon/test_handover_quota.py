@@ -21,7 +21,9 @@ from test_socket_authority import NOBODY, Served, as_somebody, code_of, eventual
 from reprod.capture.environment import capture_self
 from reprod.capture.process import boot_id, current_context, start_ticks
 from reprod.core.binding import LOCAL_SLACK_NS
-from reprod.core.environment import Environment, Subject, encode
+from reprod.core.environment import Environment, Record, encode, encode_record
+from reprod.core.execution import Execution, Subject
+from reprod.core.numerics import RandomState
 from reprod.core.process import ProcessContext
 from reprod.core.run import PendingRun
 from reprod.core.snapshot import Snapshot
@@ -53,12 +55,19 @@ def context(pid: int, ticks: int | None = None) -> ProcessContext:
     return ProcessContext(1, "h", boot_id(), pid, ticks, "/x")
 
 
-def record(note: str = "", taken_ns: int = 1) -> Environment:
-    return Environment(Subject("process", "h", boot_id(), "handover"), taken_ns, problems=(note,))
+def record(note: str = "", taken_ns: int = 1) -> Record:
+    execution = Execution(Subject("process", "h", boot_id(), "handover"), taken_ns)
+    return Record(execution, Environment(variables={"LANG": note}))
 
 
-def handover(of: ProcessContext, what: Environment) -> bytes:
-    return request("handover", context=of.to_object(), environment=json.loads(encode(what)))
+def to_object(value: object) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(value)
+
+
+def handover(of: ProcessContext, what: Record) -> bytes:
+    return request("handover", context=of.to_object(), record=json.loads(encode_record(what)))
 
 
 @contextmanager
@@ -113,7 +122,7 @@ def announced(served: Served, uid: int, *before: str, code: str = ANNOUNCE) -> I
 def environment_of(served: Served, of: ProcessContext) -> str | None:
     """Return the environment that a run of this process would get now."""
     with closing(files.open_registry_readonly(served.state)) as db:
-        return find_environment(db, of.to_json(), time.time_ns())[0]
+        return find_environment(db, of.to_json(), time.time_ns()).digest
 
 
 # --- whose process it was --------------------------------------------------------------------------------------------
@@ -152,7 +161,39 @@ def test_who_announced_it_while_it_lived_speaks_for_it(daemon: Served) -> None:
     assert "belongs to another user" in refused["error"]["message"]
     assert environment_of(daemon, theirs) == taken["result"]["digest"] == again["result"]["digest"]
     with closing(files.open_registry_readonly(daemon.state)) as db:
-        assert db.read(lambda c: snapshots.environment(c, later.digest())) is None
+        assert db.read(lambda c: snapshots.environment(c, later.environment.digest())) is None
+
+
+@needs_root
+def test_nobody_tells_the_end_of_anothers_process(daemon: Served) -> None:
+    """What a process used is told by its own user only; it joins the record, whichever comes first."""
+    last = Execution(record().execution.subject, 2, random_state=RandomState(torch_seed="7"))
+    silent_end = ANNOUNCE.replace("sys.stdin.read()", "sys.stdin.read(); os._exit(0)")
+    with announced(daemon, OTHER, code=silent_end) as theirs:
+        line = request("handover", context=theirs.to_object(), execution=to_object(last))
+        assert code_of(as_somebody(daemon, NOBODY, NOBODY, line)[0]) == 2
+    refused, taken = (as_somebody(daemon, uid, uid, line)[0] for uid in (NOBODY, OTHER))
+    assert (code_of(refused), code_of(taken)) == (77, 0)
+    as_somebody(daemon, OTHER, OTHER, handover(theirs, record("true")))
+    with closing(files.open_registry_readonly(daemon.state)) as db:
+        execution = find_environment(db, theirs.to_json(), time.time_ns()).execution
+    assert execution is not None
+    assert execution.random_state == last.random_state
+    with living(OTHER) as silent:
+        line = request("handover", context=context(silent.pid).to_object(), execution=to_object(last))
+    assert code_of(as_somebody(daemon, OTHER, OTHER, line)[0]) == 77
+
+
+@needs_root
+def test_number_15_who_says_to_be_process_1(daemon: Served) -> None:
+    """The kernel says who connected: another's pid in a message is neither noted nor given an environment."""
+    first = context(1)
+    told, given = as_somebody(
+        daemon, NOBODY, NOBODY, request("announce", context=first.to_object()), handover(first, record("forged"))
+    )
+    assert (code_of(told), code_of(given)) == (0, 2)
+    with closing(files.open_registry_readonly(daemon.state)) as db:
+        assert db.read(lambda c: snapshots.handover(c, first.key)) is None
 
 
 @needs_root
@@ -184,12 +225,13 @@ def test_what_is_certain_outranks_what_was_said(registry: Database) -> None:
     forged = record("forged")
     foreseen = callers.Claim(of, NOBODY, proven=False)
     registry.write(lambda c: callers.note(c, foreseen))
-    registry.write(lambda c: callers.keep_record(c, foreseen, forged, forged.digest()))
+    registry.write(lambda c: callers.keep_record(c, foreseen, forged, forged.environment.digest()))
     own = callers.Claim(of, OTHER, proven=True)
-    assert registry.write(lambda c: callers.keep_record(c, own, here, here.digest())) == (here.digest(), True)
+    key = here.environment.digest()
+    assert registry.write(lambda c: callers.keep_record(c, own, here, key)) == (key, True)
     with pytest.raises(StateError, match="another user"):
-        registry.write(lambda c: callers.keep_record(c, foreseen, forged, forged.digest()))
-    assert find_environment(registry, of.to_json(), time.time_ns())[0] == here.digest()
+        registry.write(lambda c: callers.keep_record(c, foreseen, forged, forged.environment.digest()))
+    assert find_environment(registry, of.to_json(), time.time_ns()).digest == key
 
 
 @needs_root
@@ -231,7 +273,7 @@ def test_a_user_hands_over_so_much_an_hour() -> None:
         for i in range(6):
             assert code_of(json.loads(served.send(handover(current_context(), record(f"t{i}"))))) == 0
         with closing(files.open_registry_readonly(served.state)) as db:
-            query = "SELECT count(*) FROM environment WHERE CAST(record AS TEXT) LIKE '%handover%'"
+            query = "SELECT count(execution) FROM handover JOIN environment USING (digest)"
             assert db.read(lambda c: c.execute(query).fetchone()[0]) == 3, "one a process"
 
 
@@ -298,22 +340,21 @@ def test_an_hour_later_there_is_room_again(monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_record_is_from_the_future(registry: Database) -> None:
     """A record counts as taken when it came, at the latest: one from the year 2200 would be kept until then."""
     claim, given = callers.Claim(current_context(), os.geteuid(), proven=True), record("x", 7_258_118_400_000_000_000)
-    registry.write(lambda c: callers.keep_record(c, claim, given, given.digest()))
+    registry.write(lambda c: callers.keep_record(c, claim, given, given.environment.digest()))
     known = registry.read(lambda c: snapshots.handover(c, claim.context.key))
     assert known is not None
     assert known.taken_ns <= time.time_ns()
-    kept = registry.read(lambda c: snapshots.environment(c, given.digest()))
-    assert kept is not None
-    assert json.loads(kept)["taken_ns"] == known.taken_ns
+    assert known.execution is not None
+    assert json.loads(known.execution)["taken_ns"] == known.taken_ns
 
 
 # --- how long --------------------------------------------------------------------------------------------------------
 
 
-def keep(db: Database, of: ProcessContext, what: Environment) -> str:
+def keep(db: Database, of: ProcessContext, what: Record) -> str:
     """Hand a record over as the daemon's own user does."""
     claim = callers.Claim(of, os.geteuid(), proven=False)
-    return db.write(lambda c: callers.keep_record(c, claim, what, what.digest()))[0]
+    return db.write(lambda c: callers.keep_record(c, claim, what, what.environment.digest()))[0]
 
 
 def owe(db: Database, run_id: str, of: ProcessContext | None, environment: str | None = None) -> int:
@@ -322,7 +363,7 @@ def owe(db: Database, run_id: str, of: ProcessContext | None, environment: str |
     db.write(lambda c: outbox.notice(c, "u", run_id, "tables", to_json(run), time.time_ns()))
     found = db.read(lambda c: outbox.find(c, run_id))[0].id
     if environment is not None:
-        snapshot = Snapshot(1, "h", (), environment, 1, None)
+        snapshot = Snapshot(1, "h", (), environment, record().execution, None)
         db.write(lambda c: outbox.published(c, found, to_json(snapshot)))
         db.write(lambda c: outbox.delivered(c, found, "captured", ended=True, now_ns=1))
     return found
@@ -355,17 +396,19 @@ def test_what_no_run_needs_is_forgotten_after_a_month(registry: Database) -> Non
     shared = keep(registry, processes[4], record("shared", old))
     assert keep(registry, processes[5], record("shared", young)) == shared
     sampled, read = record("sampled", old), record("read", old)
-    registry.write(lambda c: snapshots.keep_environment(c, sampled.digest(), encode(sampled)))
-    registry.write(lambda c: snapshots.keep_sample(c, "host", sampled.digest(), old))
-    registry.write(lambda c: snapshots.keep_environment(c, read.digest(), encode(read)))
+    found = sampled.environment
+    registry.write(lambda c: snapshots.keep_environment(c, found.digest(), encode(found), old))
+    registry.write(lambda c: snapshots.keep_sample(c, "host", sampled.environment.digest(), old))
+    seen, attached = read.environment, {"git_diff.txt": b"+1"}
+    registry.write(lambda c: snapshots.keep_environment(c, seen.digest(), encode(seen), old, attached))
     registry.write(lambda c: snapshots.announce(c, "silent", 1, old))
     owe(registry, "a", None, used)
     owe(registry, "b", processes[3], "another")
     forgotten = registry.write(lambda c: snapshots.forget_unneeded(c, "u", now))
-    size = len(encode(record("unused", old))) + len(encode(read))
-    assert forgotten == snapshots.Forgotten(2, size), (unused, read.digest())
+    size = len(encode(record("unused").environment)) + len(encode(seen)) + 2
+    assert forgotten == snapshots.Forgotten(2, size), (unused, read.environment.digest())
     environments, known = present(registry)
-    assert environments == {fresh, used, named, shared, sampled.digest()}
+    assert environments == {fresh, used, named, shared, sampled.environment.digest()}
     assert known == {processes[i].key for i in (1, 3, 5)}
     assert registry.write(lambda c: snapshots.forget_unneeded(c, "u", now)) == snapshots.Forgotten(0, 0)
 
@@ -391,7 +434,7 @@ def test_too_much_that_no_run_needs_goes_sooner(registry: Database, monkeypatch:
     now = time.time_ns()
     ages = [0, 1, 2, 3, 4]
     kept = [keep(registry, context(1000 + a, 1), record(f"of day {a}", now - a * DAY_NS - 1000)) for a in ages]
-    size = len(encode(record("of day 0", now)))
+    size = len(encode(record("of day 0", now).environment))
     monkeypatch.setattr(snapshots, "MOST_UNNEEDED_BYTES", 3 * size)
     assert registry.write(lambda c: snapshots.forget_unneeded(c, "u", now)) == snapshots.Forgotten(2, 2 * size)
     assert present(registry)[0] == set(kept[:3])

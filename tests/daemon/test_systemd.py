@@ -263,11 +263,11 @@ def test_what_a_daemon_tells_from_start_to_stop(tmp_path: Path) -> None:
 
 SLOW_RELOAD = """
 import anyio, sys
-from reprod.daemon import app
+from reprod.daemon import reload
 async def slowly(daemon):
     await anyio.sleep({seconds})
     return {{}}
-app.reload = slowly
+reload.reload = slowly
 sys.argv = ["reprod", "daemon"]
 from reprod.__main__ import main
 main()

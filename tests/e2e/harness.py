@@ -26,6 +26,16 @@ from reprod.fs.watch_inotify import BEAT_S
 SLACK_S = 0.25  # the daemons' clock_slack_seconds here: without reprod.context nothing is proven within it
 READY_S = 30.0  # importing everything on a busy machine takes seconds
 CAPTURED_S = 30.0
+STOPPED_S = 5.0  # it leaves after 1.8 s whatever hangs (``daemon.signals``); the rest is a slow machine's
+
+#: The daemon as it is installed, and one that waits a quarter as long between two seals and after a first failure, for
+#: tests in which neither is at stake. ``QUICKER`` begins programs of a test's own.
+REAL = ("-m", "reprod", "daemon")
+QUICKER = (
+    "from reprod.daemon import schedule, watcher; schedule.SEAL_SPACING_S = schedule.FIRST_RETRY_S = 0.25; "
+    "watcher.WatchService.__init__.__kwdefaults__['first_wait_s'] = 0.25; "
+)
+QUICK = ("-c", f"import sys; {QUICKER}from reprod.__main__ import main; sys.exit(main(['daemon']))")
 
 
 def is_running(pid: int) -> bool:
@@ -103,7 +113,7 @@ class Place:
 class Daemon:
     """One daemon at a ``Place``; started, ended and started again by the test."""
 
-    def __init__(self, place: Place, program: tuple[str, ...] = ("-m", "reprod", "daemon")) -> None:
+    def __init__(self, place: Place, program: tuple[str, ...] = REAL) -> None:
         self.place = place
         self.program = program
         self.log_path = place.base / "daemon.log"
@@ -231,7 +241,7 @@ def running_daemon(
     datasets: Mapping[str, Path] | None = None,
     *,
     environ: Mapping[str, str] | None = None,
-    program: tuple[str, ...] = ("-m", "reprod", "daemon"),
+    program: tuple[str, ...] = QUICK,
     **settings: Mapping[str, object],
 ) -> Iterator[Daemon]:
     """Yield a daemon that answers, with its own state and configuration below ``base``; end it and its children."""

@@ -22,7 +22,7 @@ from typing import Any
 import chaos
 import oracle
 import pytest
-from harness import Daemon, Tracker, dt1, eventually, make_data, running_daemon
+from harness import REAL, Daemon, Tracker, dt1, eventually, make_data, running_daemon
 
 from reprod.capture.process import current_context
 from reprod.client import Client
@@ -73,7 +73,7 @@ def writing(root: Path, outside: Path, seed: int) -> Iterator[Writer]:
 def watching(base: Path, backend: str, data: Path) -> Iterator[Daemon]:
     """Yield a daemon that has scanned the data once and walks for nothing but requests."""
     watch = {"backend": backend, "reconcile_seconds": 3600}
-    with running_daemon(base, "", {"data": data}, watch=watch) as daemon:
+    with running_daemon(base, "", {"data": data}, program=REAL, watch=watch) as daemon:
         assert daemon.sealed("data", 1)["watch"] == backend
         yield daemon
 
@@ -173,7 +173,10 @@ def test_a_tagged_run_has_what_was_written_before_it_started(
     truth: dict[str, str] = {}
     rested: set[str] = set()  # runs whose data was recorded before they started, and did not change until published
     context = current_context().to_json()  # the same boot, so that the slack is 20 ms
-    with running_daemon(tmp_path / "d", tracker.uri) as daemon, writing(data, tmp_path / "out", SEED) as writer:
+    with (
+        running_daemon(tmp_path / "d", tracker.uri, program=REAL) as daemon,
+        writing(data, tmp_path / "out", SEED) as writer,
+    ):
         daemon.place.register(name, data, barrier=barrier)
         daemon.call("reload")
         daemon.sealed(name, 1)

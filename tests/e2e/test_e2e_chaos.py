@@ -21,7 +21,7 @@ from typing import Any
 import chaos
 import oracle
 import pytest
-from harness import Daemon, dt1, eventually, make_data, running_daemon
+from harness import REAL, Daemon, dt1, eventually, make_data, running_daemon
 
 from reprod.ops.chain import verify_chain
 from reprod.store import listing, versions
@@ -145,7 +145,7 @@ def test_chaos_at_full_speed(tmp_path: Path, backend: str, seed: int) -> None:
     storm = Storm(data, outside, seed, NAMES + (NOT_UTF_8 if backend == "inotify" else []))
     figures: Figures = Counter({"operations": 0, "status and snapshots": 0, "versions": 0, "without digest": 0})
     watch = {"backend": backend, "reconcile_seconds": 3600}
-    with running_daemon(tmp_path / "d", "", {"data": data}, watch=watch) as daemon:
+    with running_daemon(tmp_path / "d", "", {"data": data}, program=REAL, watch=watch) as daemon:
         daemon.sealed("data", 1)
         with storm.raging() as process:
             disturb(daemon, process, figures, stop=seed % 2 == 1)

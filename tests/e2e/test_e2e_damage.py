@@ -227,8 +227,8 @@ def test_a_lock_held_by_another_process_is_waited_for(tmp_path: Path, data: Path
 
 
 def slow_status(daemon: Daemon) -> bool:
-    """Ask for the status; fail if that takes a second. Returns False."""
+    """Ask for the status; fail if that hangs. Returns False."""
     began = time.monotonic()
     daemon.status()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     return False

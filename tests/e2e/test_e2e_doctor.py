@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Daemon, Tracker, eventually, make_data, running_daemon
+from harness import Daemon, Tracker, eventually, let_slack_pass, make_data, running_daemon
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -57,6 +57,7 @@ def tracked(tmp_path: Path, mlflow_server: str, name: str, data: Path) -> Iterat
     (data / "own").write_text(name)  # a digest, and so a store run, of its own
     with running_daemon(tmp_path / "d", mlflow_server, {name: data}, mlflow={"max_inline_files": 0}) as daemon:
         daemon.sealed(name, 1)
+        let_slack_pass()
         yield daemon
 
 

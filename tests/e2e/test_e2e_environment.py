@@ -94,6 +94,64 @@ def test_a_script_that_ends_right_after_its_tag_is_captured_with_its_environment
     assert "of the daemon" not in json.dumps(system)
 
 
+def test_what_a_script_used_by_its_end_is_on_its_run(
+    daemon: Daemon, tracker: Tracker, name: str, repository: Path, tmp_path: Path
+) -> None:
+    """The run was captured long before: what was imported after the tag is there once the process has ended."""
+    script = repository / "late.py"
+    script.write_text(
+        TRAIN.format(experiment=tracker.experiment, name=name)
+        + "import sys, time, wait_for\nwait_for.captured(run.info.run_id)\n"
+        + "import msgspec, layers\nprint(msgspec.__version__)\n"
+    )
+    (repository / "layers.py").write_text("")
+    (repository / "wait_for.py").write_text(
+        "import mlflow, time\n"
+        "def captured(run_id):\n"
+        "    for _ in range(600):\n"
+        "        if 'python_version' in mlflow.MlflowClient().get_run(run_id).data.params: return\n"
+        "        time.sleep(0.1)\n"
+        "    raise SystemExit('not captured')\n"
+    )
+    variables = {**daemon.place.variables(), "MLFLOW_TRACKING_URI": tracker.uri, "GIT_PYTHON_REFRESH": "quiet"}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=repository, env=variables, capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 0, done.stderr
+    run_id = done.stdout.split()[0]
+
+    def told() -> dict[str, object] | None:
+        for file in ("system_info.json", "environment.json"):
+            document = json.loads(tracker.read(run_id, f"environment/{file}", tmp_path / "got"))
+            imports = document["imports"] if file == "system_info.json" else document["execution"]["imports"]
+            if not imports or imports["how"] != "in-process":
+                return None
+        return dict(imports)
+
+    imports = eventually(told, 30, "the end is on the run")
+    assert "msgspec" in {each["name"] for each in imports["distributions"]}
+    assert {"late.py", "layers.py"} <= {Path(file).name for file in imports["local_files"]}
+    assert tracker.ours(run_id)["reprod.state"] == "captured"
+
+
+def test_a_script_that_ran_while_the_daemon_was_down_has_its_environment(
+    daemon: Daemon, tracker: Tracker, name: str, repository: Path, tmp_path: Path
+) -> None:
+    """It left its record and its end in files; the daemon takes them in when it starts, and the run has them."""
+    daemon.kill()
+    run_id = train(daemon, tracker, name, repository)
+    waiting = daemon.place.state / "handover"
+    eventually(lambda: waiting.is_dir() and len(list(waiting.glob("*.json"))) == 2, 30, "record and end wait")
+    daemon.start()
+    eventually(lambda: not list(waiting.iterdir()), 30, "they are taken in at the start")
+    eventually(lambda: "environment/system_info.json" in tracker.artifacts(run_id), 60, "the run has its environment")
+    system = json.loads(tracker.read(run_id, "environment/system_info.json", tmp_path / "got"))
+    assert system["subject"]["pid"] == json.loads(tracker.ours(run_id)["reprod.context"])["pid"]
+    assert system["git"]["branch"] == "paper"
+    assert system["imports"]["how"] == "in-process"
+    assert tracker.wait_params(run_id, "python_version")["python_version"] == platform.python_version()
+
+
 def test_where_the_process_is_unknown_the_environment_is_unknown(
     daemon: Daemon, tracker: Tracker, name: str, tmp_path: Path
 ) -> None:

@@ -253,7 +253,8 @@ def test_64_descriptors_are_enough_and_running_out_is_survived(
             (data / "part-0.csv").write_text("changed in a crowd")
             make_many(data / "more", 600)
             eventually(lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) >= 60, 10, "no descriptor is left")
-        eventually(lambda: daemon.sealed(name, 2)["digest"] == dt1(data), 15, daemon.tail)
+        # Without a descriptor for its watch the dataset is polled, every 30 s.
+        eventually(lambda: daemon.dataset(name)["digest"] == dt1(data), 45, daemon.tail)
         let_slack_pass()
         assert tracker.wait_state(tracker.finished_run(name))["reprod.digest"] == dt1(data)
 
@@ -336,8 +337,11 @@ def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path, data: Path, name:
             daemon.call("reload")
             daemon.log_path.write_bytes(daemon.take())
             assert daemon.events("config.reloaded")
-            # Whichever line came first, and at least the two of the versions are missing.
-            assert sum(event.get("lines_lost", 0) for event in daemon.events()) >= 2
+            # Of the two lines of the versions the last may have come when there was room again; whichever line came
+            # first then says how many are missing.
+            lost, came = (event.get("lines_lost", 0) for event in daemon.events()), daemon.events("dataset.refreshed")
+            assert (missing := sum(lost)) >= 1
+            assert missing + len(came) >= 2
         assert daemon.terminate()[0] == 0
     finally:
         daemon.end()

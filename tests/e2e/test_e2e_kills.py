@@ -23,7 +23,7 @@ from reprod.store import listing, versions
 from reprod.store.files import open_dataset_readonly
 
 #: How often the daemon is killed; ``make torture`` asks for 200. The seed decides what is changed and where it is cut.
-KILLS = int(os.environ.get("REPROD_KILLS", "12"))
+KILLS = int(os.environ.get("REPROD_KILLS", "6"))
 SEED = int(os.environ.get("REPROD_SEED", "4"))
 PHASES = ("scan", "seal", "publish", "scan", "seal", "deliver")  # the last of each three waits for MLflow's import
 

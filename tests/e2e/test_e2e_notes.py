@@ -30,15 +30,17 @@ sys.exit(main(["daemon"]))
 
 def test_a_long_first_scan_is_noted_on_the_run(tmp_path: Path, data: Path, name: str, tracker: Tracker) -> None:
     """While a first scan takes long its run says how far it is; once recorded, it says so no more."""
-    for number in range(12):
+    for number in range(20):
         (data / f"large-{number}").write_bytes(os.urandom(1 << 20))
     slow = {"read_mb_per_second": 2}
     with running_daemon(tmp_path / "d", tracker.uri, program=("-c", soon()), scan=slow) as daemon:
         eventually(lambda: daemon.status()["tracking"]["state"] == "reachable", 20, daemon.tail)
-        let_slack_pass()
-        run_id = tracker.finished_run(name)
         daemon.place.register(name, data)
         daemon.call("reload")
+        eventually(lambda: daemon.status()["datasets"][0]["state"] == "scanning", 20, daemon.tail)
+        # The root has been seen by now: what else is made in the folders above it no longer matters.
+        let_slack_pass()
+        run_id = tracker.finished_run(name)
         notes: set[str] = set()
 
         def noted() -> bool:
@@ -82,12 +84,19 @@ def test_a_name_that_nobody_knows_is_noted_once(tmp_path: Path, data: Path, name
 
 
 def test_what_may_be_meant(tmp_path: Path, data: Path, name: str, tracker: Tracker) -> None:
-    """The daemon that knows a name like it says so."""
+    """The daemon that knows a name like it says so; of what can be no name that is said, and nothing in it acts."""
     with running_daemon(tmp_path / "d", tracker.uri, {name: data}, program=("-c", soon())) as daemon:
         daemon.sealed(name, 1)
         run_id = tracker.finished_run(f"{name}x")
         eventually(lambda: "reprod.note" in tracker.ours(run_id), 20, daemon.tail)
         assert tracker.ours(run_id)["reprod.note"] == f"no daemon knows '{name}x'; did you mean {name}"
+        for tag, said in (
+            (f"{name}/a/folder", f"no daemon knows '{name}/a/folder'; did you mean {name}"),
+            ("we\x1b[31mird", r"no daemon knows 'we\x1b[31mird'; a dataset's name is of A-Z a-z 0-9 . _ -"),
+        ):
+            run_id = tracker.finished_run(tag)
+            eventually(lambda run_id=run_id: "reprod.note" in tracker.ours(run_id), 20, daemon.tail)
+            assert tracker.ours(run_id)["reprod.note"] == said
 
 
 def test_a_run_that_waits_for_the_next_walk_says_so(tmp_path: Path, data: Path, name: str, tracker: Tracker) -> None:

@@ -16,7 +16,7 @@ import pytest
 from chaos import Chaos
 from harness import Daemon, dt1, eventually, running_daemon
 
-SECONDS = float(os.environ.get("REPROD_SOAK_S", "8"))
+SECONDS = float(os.environ.get("REPROD_SOAK_S", "5"))
 SEED = int(os.environ.get("REPROD_SEED", "1"))
 BURST = 60
 NAMES = ["a", "b", "c", "d", "e\nf", "g h", "\udcff", "\udc80x"]

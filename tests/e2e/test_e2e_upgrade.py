@@ -24,6 +24,7 @@ from reprod.core import protocol
 from reprod.store import copies
 
 TESTS = Path(__file__).parents[1]
+STRIDE = int(os.environ.get("REPROD_STRIDE", "9"))  # steps of an upgrade between two kills; ``make torture``: 1
 TRACKING = "http://127.0.0.1:5000"  # as in the states of releases; nobody listens there
 
 _LATER = (
@@ -198,14 +199,14 @@ def test_a_command_of_a_newer_release_leaves_an_older_daemon_its_files(place: Pl
         assert old.status()["datasets"][0]["state"] == "current"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300 + 600 // STRIDE)
 def test_a_kill_in_the_middle_of_an_upgrade(place: Place) -> None:
     """A daemon that is killed at any step of either file: the old release starts on what is left of the registry, the
     new one ends what was begun; one copy of each file, nothing half made, no version lost."""
     registry, dataset = place.state / "registry.sqlite", place.state / "datasets" / "tables.sqlite"
     ends: list[tuple[int, int]] = []
     whole = {path: path.read_bytes() for path in (registry, dataset)}
-    for steps in range(0, 200, 5):
+    for steps in range(0, 200, STRIDE):
         for path, content in whole.items():
             clear(path)
             path.write_bytes(content)

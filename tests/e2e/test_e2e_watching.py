@@ -17,13 +17,13 @@ from typing import Any
 
 import psutil
 import pytest
-from harness import Daemon, dt1, eventually, make_data, running_daemon
+from harness import QUICKER, Daemon, dt1, eventually, make_data, running_daemon
 
 from reprod.client import Client
 
 #: Says on the log when a refresh begins, also one that finds nothing, which the daemon itself does not log.
 COUNTING = (
-    "import json, os, sys; from reprod.daemon import work; real = work.refresh\n"
+    QUICKER + "import json, os, sys; from reprod.daemon import work; real = work.refresh\n"
     "def refresh(db, dataset, *arguments, **keys):\n"
     "    os.write(2, json.dumps({'event': 'test.refresh', 'dataset': dataset.name}).encode() + b'\\n')\n"
     "    return real(db, dataset, *arguments, **keys)\n"
@@ -31,8 +31,8 @@ COUNTING = (
     "from reprod.__main__ import main; main()"
 )
 
-#: What an answer may take on a busy machine of two cores while something large is going on.
-LONGEST_ANSWER_S = 0.2
+#: What an answer may take while something large is going on: far less than that takes, also on a busy machine.
+LONGEST_ANSWER_S = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -127,17 +127,17 @@ def make_tree(root: Path, folders: int, files: int) -> Path:
 
 
 def test_silent_overflow(either: Daemon, data: Path, name: str) -> None:
-    """20,000 files that are made while the daemon is stopped are all in the next version, the loss of events is said,
+    """8,000 files that are made while the daemon is stopped are all in the next version, the loss of events is said,
     and a directory that was made among them is watched."""
     with registered(either, name, data):
         os.kill(either.pid, signal.SIGSTOP)
         try:
-            for number in range(20_000):  # three events each; the queue holds 16,384 unless somebody raised it
+            for number in range(8_000):  # three events each; the queue holds 16,384 unless somebody raised it
                 (data / f"{number}").write_bytes(b"%d" % (number % 100))
             (data / "late/deep").mkdir(parents=True)
         finally:
             os.kill(either.pid, signal.SIGCONT)
-        if int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) < 60_000:
+        if int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) < 24_000:
             assert either.wait_event("watch.overflow", dataset=name)["level"] == "warning"
         either.call("scan", name=name)  # no walk is under way after it that would find what comes now
         (data / "late/deep/after").write_bytes(b"seen")
@@ -413,7 +413,7 @@ def test_45_datasets(tmp_path: Path) -> None:
     """45 datasets that all walk for the first time, and slowly, fail nobody and keep no thread from anybody: status
     answers. Then a scan with its barrier is quick, and there is one inotify instance for each and nothing else."""
     roots = {f"d{number:02}": make_data(tmp_path / f"{number:02}", 4) for number in range(45)}
-    with running_daemon(tmp_path / "d", "", roots, scan={"stats_per_second": 50}) as daemon:
+    with running_daemon(tmp_path / "d", "", roots, scan={"stats_per_second": 120}) as daemon:
         with probing(daemon) as prober:
             eventually(lambda: len(daemon.status()["datasets"]) == 45, 10, "they are taken in")
             for name, root in roots.items():
@@ -425,9 +425,9 @@ def test_45_datasets(tmp_path: Path) -> None:
         threads, instances = psutil.Process(daemon.pid).num_threads(), inotify_instances(daemon.pid)
         print(f"worst answer {prober.worst_s:.3f} s, scan {took:.3f} s, {threads} threads, {instances} instances")
         assert (answer["complete"], answer["changed"]) == (True, False)
-        assert took < 2
+        assert took < 10
         assert instances == 45
-        assert prober.worst_s < 0.5
+        assert prober.worst_s < LONGEST_ANSWER_S
         assert {shown["watch"] for shown in daemon.status()["datasets"]} == {"inotify"}
         changed = [f"d{number:02}" for number in (0, 20, 44)]
         for name in changed:
@@ -484,8 +484,8 @@ def test_no_feedback_from_our_own_reads(daemon: Daemon, data: Path, name: str) -
         refreshes = count(daemon, "test.refresh", name)
         answer = daemon.call("scan", name=name, full=True)["datasets"][0]
         assert answer["hashed_files"] == before["files"] >= 3_000
-        until = time.monotonic() + 2  # twice the spacing of seals: what was to come has come
-        eventually(lambda: time.monotonic() > until, 5, "two seconds pass")
+        until = time.monotonic() + 1  # four times the spacing of seals here: what was to come has come
+        eventually(lambda: time.monotonic() > until, 5, "a second passes")
         assert count(daemon, "test.refresh", name) == refreshes + 1
         shown = daemon.dataset(name)
         assert (shown["state"], shown["version"], shown["digest"]) == ("current", before["version"], dt1(data))

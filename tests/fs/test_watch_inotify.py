@@ -2,8 +2,10 @@
 
 import mmap
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +41,30 @@ def test_names_of_any_bytes(area: Area) -> None:
             pass
     area.told.wait_paths(b"\xfe", b"\x80/\xfd\n", long)
     assert not area.told.failures()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+@pytest.mark.parametrize(("name", "told"), [(b"plain", "plain"), (b"a\nb\xff", "a\nb\\xff")])
+def test_a_root_that_may_not_be_listed_is_named_as_text(name: bytes, told: str) -> None:
+    """What is said of a closed root is a sentence with its path as people read it, and no `b'...'` of the program's."""
+    code = (
+        "import os, sys\n"
+        "from reprod.fs.watch import WatchFailure, watcher_factory\n"
+        "made = watcher_factory('inotify')(os.fsencode(sys.argv[1]), os.fsencode(sys.argv[2]), print, print, print)\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try:\n    made.start()\nexcept WatchFailure as failure:\n    print(failure.message, end='')\n"
+    )
+    public = tempfile.mkdtemp(prefix="reprod-public-")
+    try:
+        Path(public).chmod(0o755)
+        root = os.fsencode(public) + b"/" + name
+        os.mkdir(root, 0o700)
+        os.mkdir(f"{public}/cookies", 0o755)
+        command = [sys.executable, "-c", code, root, f"{public}/cookies"]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30)
+    finally:
+        shutil.rmtree(public)
+    assert (done.stdout, done.stderr) == (f"cannot watch: Permission denied: {public}/{told}", "")
 
 
 def test_reading_is_no_news(area: Area) -> None:

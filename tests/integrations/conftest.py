@@ -23,7 +23,8 @@ def environ(tmp_path: Path) -> dict[str, str]:
     home = tmp_path / "home"
     home.mkdir()
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    return kept | {"HOME": str(home), "REPROD_SOCKET": str(tmp_path / "control.sock"), "GIT_PYTHON_REFRESH": "quiet"}
+    places = {"REPROD_SOCKET": str(tmp_path / "control.sock"), "REPROD_STATE_DIR": str(tmp_path / "state")}
+    return kept | places | {"HOME": str(home), "GIT_PYTHON_REFRESH": "quiet"}
 
 
 @pytest.fixture

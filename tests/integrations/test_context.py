@@ -55,9 +55,9 @@ class TestWithMlflow:
         pid, tag = ended.stdout.split(maxsplit=1)
         context = ProcessContext.parse(tag)
         assert context.pid == int(pid)
-        (given,) = control.wait("handover")
+        (given,) = control.wait("handover record")
         assert ProcessContext.from_object(given["context"]) == context
-        assert "mlflow" in {package["name"] for package in given["environment"]["packages"]}
+        assert "mlflow" in {package["name"] for package in given["record"]["environment"]["packages"]["packages"]}
         assert len(control.of("announce")) == 1
 
     @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ os.wait()
 """
     ended = script(code)
     assert ended.returncode == 0, ended.stderr
-    pids = {given["context"]["pid"] for given in control.wait("handover", 2)}
+    pids = {given["context"]["pid"] for given in control.wait("handover record", 2)}
     assert len(pids) == 2
     assert len(control.of("announce")) == 2
 

@@ -12,10 +12,11 @@ import pytest
 from control_seam import ControlSeam
 
 import reprod
+import reprod.capture.detached as detached
 import reprod.capture.handover as handover
 from reprod.capture.environment import capture_self
 from reprod.capture.process import current_context
-from reprod.core.environment import convert
+from reprod.core.environment import Record, decode_record
 from reprod.core.process import ProcessContext
 from reprod.integrations.handover import announce
 
@@ -34,6 +35,10 @@ def here(environ, monkeypatch):
     monkeypatch.setattr(handover, "_recorded_by", None)
 
 
+def sent(environment: object) -> Record:
+    return decode_record(json.dumps(environment).encode())
+
+
 def test_announces_and_hands_over_the_own_record(here, control):
     """The daemon gets the identity, the run, and a record that equals what the process captures itself."""
     assert announce("run1", "imagenet", "http://h:5000")
@@ -44,27 +49,28 @@ def test_announces_and_hands_over_the_own_record(here, control):
         "dataset": "imagenet",
         "tracking_uri": "http://h:5000",
     }
-    (given,) = control.wait("handover")
+    (given,) = control.wait("handover record")
     assert ProcessContext.from_object(given["context"]) == current_context()
-    environment = convert(given["environment"])
-    own = capture_self(git=False)
-    assert environment.subject.how == "handover"
-    assert environment.subject.pid == os.getpid()
+    record = sent(given["record"])
+    environment = record.environment
+    own = capture_self(git=False).environment
+    assert record.execution.subject.how == "handover"
+    assert record.execution.subject.pid == os.getpid()
     assert (environment.packages, environment.python) == (own.packages, own.python)
     assert environment.variables == own.variables
-    assert (environment.system, environment.gpus) == (own.system, own.gpus)
+    assert (environment.system, environment.accelerators) == (own.system, own.accelerators)
 
 
 def test_one_record_per_process(here, control, monkeypatch):
     """Every call is announced; the recording child is started once."""
     started = []
-    real = handover._start_child
-    monkeypatch.setattr(handover, "_start_child", lambda identity: (started.append(identity), real(identity)))
+    real = detached.start
+    monkeypatch.setattr(detached, "start", lambda what, given: (started.append(what), real(what, given)))
     for number in range(3):
         assert announce(f"run{number}")
     assert [told["run_id"] for told in control.wait("announce", 3)] == ["run0", "run1", "run2"]
-    control.wait("handover")
-    assert len(started) == 1
+    control.wait("handover record")
+    assert started == ["record"]
 
 
 def test_the_answer_comes_back(here, tmp_path):
@@ -124,12 +130,17 @@ class TestNeverInTheWay:
                 times.append(time.perf_counter() - begin)
         assert sorted(times)[2] < 0.050
 
-    def test_no_daemon(self, here, tmp_path):
-        """Without a daemon nothing is started and nothing is lost but milliseconds."""
-        begin = time.perf_counter()
-        assert not announce("run")
-        assert time.perf_counter() - begin < 0.050
-        assert handover._recorded_by is None
+    def test_no_daemon(self, here, monkeypatch):
+        """Without a daemon nothing is lost but milliseconds; the record is made all the same, once."""
+        times = []
+        for _ in range(5):
+            monkeypatch.setattr(handover, "_recorded_by", None)
+            begin = time.perf_counter()
+            assert not announce("run")
+            times.append(time.perf_counter() - begin)
+            assert not announce("run")
+        assert sorted(times)[2] < 0.050
+        assert handover._recorded_by == os.getpid()
 
     def test_the_first_living_socket_counts(self, here, tmp_path, monkeypatch):
         """Dead files, too long paths and missing directories are passed over."""
@@ -147,7 +158,7 @@ class TestNeverInTheWay:
             "/run/reprod/control.sock",
             "/var/lib/reprod/control.sock",
         ]
-        seam.wait("handover")
+        seam.wait("handover record")
         seam.close()
 
     def test_a_named_state_means_that_daemon_alone(self, here, tmp_path, monkeypatch):
@@ -164,7 +175,7 @@ class TestNeverInTheWay:
         """The user's own os.wait() never meets a process of ours."""
         ended = script(HAND_OVER + "\nimport os\ntry: print(os.wait())\nexcept ChildProcessError: print('none')")
         assert ended.stdout == "none\n", ended.stderr
-        control.wait("handover")
+        control.wait("handover record")
 
     def test_a_frozen_application_is_not_started_again(self, here, control, monkeypatch):
         """Where sys.executable is the application itself, no child is started."""
@@ -189,10 +200,10 @@ def test_a_script_that_ends_at_once_hands_over(control, script):
     """The record arrives although its process is long gone, and it names that process."""
     ended = script("import os; print(os.getpid())\n" + HAND_OVER)
     assert (ended.returncode, ended.stderr) == (0, "")
-    (given,) = control.wait("handover")
+    (given,) = control.wait("handover record")
     assert given["context"]["pid"] == int(ended.stdout)
     assert not Path(f"/proc/{ended.stdout.strip()}").exists()
-    assert convert(given["environment"]).packages
+    assert sent(given["record"]).environment.packages
 
 
 def test_modules_of_the_user_s_directory_do_not_run_in_the_child(control, script, tmp_path):
@@ -204,7 +215,7 @@ def test_modules_of_the_user_s_directory_do_not_run_in_the_child(control, script
     code = "import sys; sys.path.append(sys.path.pop(0))\n" + HAND_OVER
     ended = script(code, PYTHONWARNINGS="error", PYTHONSTARTUP="/nowhere")
     assert ended.returncode == 0, ended.stderr
-    assert convert(control.wait("handover")[0]["environment"]).packages
+    assert sent(control.wait("handover record")[0]["record"]).environment.packages
     assert not (tmp_path / "ran").exists()
 
 
@@ -220,7 +231,7 @@ def test_git_is_that_of_the_script(control, script, tmp_path, environ):
     ):
         subprocess.run([*git, *command], cwd=work, env=environ, check=True, timeout=20)
     script(HAND_OVER)
-    found = convert(control.wait("handover")[0]["environment"]).git
+    found = sent(control.wait("handover record")[0]["record"]).environment.git
     assert (found.branch, found.dirty, found.root) == ("main", True, str(work))
     assert found.remote == "https://h/o/r"
     assert CANARY.encode() not in control.raw
@@ -230,7 +241,7 @@ def test_no_secret_goes_over_the_socket(control, script):
     """Secret variables and arguments of the process are in no byte that is sent."""
     secrets = {"HF_TOKEN": CANARY, "AWS_SECRET_ACCESS_KEY": CANARY, "TORCH_HOME": f"https://u:{CANARY}@h"}
     script(HAND_OVER, "-X", f"password={CANARY}", **secrets, OMP_NUM_THREADS="3")
-    environment = convert(control.wait("handover")[0]["environment"])
+    environment = sent(control.wait("handover record")[0]["record"]).environment
     assert environment.variables["OMP_NUM_THREADS"] == "3"
     assert CANARY.encode() not in control.raw
 
@@ -242,8 +253,8 @@ def test_reprod_is_found_where_the_process_found_it(control, script, tmp_path):
     code = f"import sys; sys.path += {[root, *sites]!r}\n" + HAND_OVER
     ended = script(code, "-I", "-S")
     assert ended.returncode == 0, ended.stderr
-    environment = convert(control.wait("handover")[0]["environment"])
-    assert "msgspec" in {package.name for package in environment.packages}
+    environment = sent(control.wait("handover record")[0]["record"]).environment
+    assert "msgspec" in {package.name for package in environment.packages.packages}
 
 
 def test_the_child_outlasts_a_daemon_that_restarts(here, tmp_path):
@@ -253,7 +264,7 @@ def test_the_child_outlasts_a_daemon_that_restarts(here, tmp_path):
         tmp_path / "control.sock", lambda message: answers.pop(0) if message["method"] == "handover" else {}
     )
     assert announce("run")
-    first, second = seam.wait("handover", 2)
+    first, second = seam.wait("handover record", 2)
     assert first == second
     seam.close()
 
@@ -264,4 +275,4 @@ def test_undecodable_paths_do_not_break_the_record(control, script, tmp_path):
     work.mkdir()
     ended = script("import sys\nsys.path.insert(0, 'lib')\n" + HAND_OVER, cwd=work)
     assert ended.returncode == 0, ended.stderr
-    assert json.dumps(control.wait("handover")[0])
+    assert json.dumps(control.wait("handover record")[0])

@@ -277,7 +277,7 @@ def test_no_run_is_given_what_was_not_there(tmp_path: Path) -> None:
 
     @seed(int(os.environ.get("REPROD_SEED", "20261123")))
     @settings(
-        max_examples=int(os.environ.get("REPROD_MODEL", "400")),
+        max_examples=int(os.environ.get("REPROD_MODEL", "200")),
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

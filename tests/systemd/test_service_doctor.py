@@ -136,6 +136,7 @@ def test_the_daemon_says_what_it_cannot_see_before_a_dataset_is_added(service: S
 
     hidden = "the daemon does not see /tmp/seen/x: PrivateTmp=yes in reprod.service hides it"
     assert hidden in refusal("/tmp/seen/x")
+    assert "the daemon does not see /tmp: PrivateTmp=yes in reprod.service hides it" in refusal("/tmp")
     uid = service.bed.run("id", "-u", "reprod").stdout.strip()
     assert f"reprod (uid {uid}) may not go through /srv/shut (mode 0700, root:root)" in refusal("/srv/shut/x")
     assert refusal("/srv/wide") == ""

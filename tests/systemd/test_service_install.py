@@ -65,7 +65,8 @@ def test_install_now_makes_a_service_that_answers_and_uninstall_takes_it_away(be
     assert f"(pid {pid})" in out
     owner = bed.run("stat", "-c", "%U", "/var/lib/reprod").stdout.strip()
     assert owner == "reprod"
-    assert "sudo sysctl --load /etc/sysctl.d/60-reprod.conf" in out or "max_user_watches" not in out
+    assert "this machine does not let fs.inotify" in out or "fs.inotify" not in out
+    assert "sysctl --load" not in out  # it was tried
 
     before = seen(bed)
     code, out, err = service(bed, "install", "--system")
@@ -112,6 +113,17 @@ def test_a_service_that_does_not_start_shows_why(bed: Bed) -> None:
     assert "it is installed, and does not run" in err
     assert "/etc/reprod/reprod.toml:1: unknown section" in err
     assert "hint: systemctl status reprod.service" in err
+
+
+def test_a_configuration_that_cannot_be_used_is_refused_before_anything_is_written(bed: Bed) -> None:
+    """--config of a file that is not there, or is wrong: 78 as the daemon would end with, no file; a daemon stays."""
+    bed.write("/etc/wrong.toml", "[mlflwo]\n")
+    for name, said in (("/etc/nope.toml", "/etc/nope.toml does not exist"), ("/etc/wrong.toml", "unknown section")):
+        code, out, err = service(bed, "install", "--system", "--now", "--config", name)
+
+        assert (code, out) == (78, "")
+        assert said in err
+        assert seen(bed) == {}
 
 
 def test_an_interpreter_that_the_user_cannot_reach_is_refused_before_anything_is_written(bed: Bed) -> None:
@@ -171,6 +183,7 @@ def test_a_user_has_a_service_that_lingers(bed: Bed) -> None:
     try:
         code, out, err = service(bed, "install", "--now", user="alice")
         assert (code, err) == (0, "")
+        assert "enabled reprod.service: it starts when you log in\n" in out
         assert "sudo loginctl enable-linger alice" in out
         unit = "/home/alice/.config/systemd/user/reprod.service"
         assert service(bed, "install", "--print", user="alice")[1] == bed.path(unit).read_text()
@@ -180,7 +193,9 @@ def test_a_user_has_a_service_that_lingers(bed: Bed) -> None:
         linger = [each for each in json.loads(doctor.stdout)["findings"] if each["check"] == "linger"]
         assert linger[0]["mend"] == ["sudo loginctl enable-linger alice"]
         bed.write("/var/lib/systemd/linger/alice", "")
-        assert "enable-linger" not in service(bed, "install", user="alice")[1]
+        lingering = service(bed, "install", user="alice")[1]
+        assert "enable-linger" not in lingering
+        assert "enabled reprod.service: it starts with the machine\n" in lingering
 
         code, out, err = service(bed, "uninstall", user="alice")
         assert (code, err) == (0, "")

@@ -39,7 +39,15 @@ CREATE TABLE alias (                 -- names that datasets had: what runs recor
 
 CREATE TABLE environment (
   digest   TEXT PRIMARY KEY,         -- sha256 hex of its canonical content, without times and process ids
-  record   BLOB NOT NULL             -- JSON, redacted before it came here
+  record   BLOB NOT NULL,            -- JSON, redacted before it came here
+  kept_ns  INTEGER NOT NULL          -- when it was first seen here
+) STRICT;
+
+CREATE TABLE environment_file (      -- what belongs to one and is no JSON: what a repository held uncommitted
+  environment TEXT NOT NULL REFERENCES environment (digest),
+  name        TEXT NOT NULL,         -- as the artifact is called
+  content     BLOB NOT NULL,
+  PRIMARY KEY (environment, name)
 ) STRICT;
 
 CREATE TABLE sample (                -- the timer's history of interpreters and of the host: a row a change
@@ -54,7 +62,8 @@ CREATE TABLE handover (              -- what a process said of itself over the s
   process    TEXT PRIMARY KEY,       -- ProcessContext.key
   uid        INTEGER NOT NULL,
   digest     TEXT REFERENCES environment (digest),  -- NULL: announced, record not there yet
-  taken_ns   INTEGER NOT NULL
+  taken_ns   INTEGER NOT NULL,
+  execution  BLOB                    -- JSON: what the process said of itself beside its environment
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE boot (                  -- boots of this host that a daemon saw: their clock was ours
