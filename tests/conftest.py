@@ -16,7 +16,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that is started here.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # A process that starts a run of MLflow's where no daemon is found leaves its environment in its user's state: never in
 # the real one of who runs the tests. Not undone, because the end of this process is told there too.

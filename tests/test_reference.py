@@ -121,6 +121,11 @@ def test_every_command_with_its_flags_and_arguments():
     assert shown == dict(commands(build_parser()))
 
 
+def test_every_name_of_the_library():
+    """The table has what can be imported from reprod, and nothing else."""
+    assert sorted(row[0].strip("`").partition("(")[0] for row in rows("Library")) == sorted(reprod.__all__)
+
+
 def test_every_key_with_its_default():
     """The tables of keys have each key of reprod.toml and of datasets.d, with the default that holds."""
     shown = {f"{row[0]} {row[1]}".replace("`", ""): row[2].strip("`") for row in rows("Configuration")}

@@ -186,14 +186,13 @@ def _record_once(path: str | None, context: dict[str, Any]) -> None:
     identity = _identity()
     _script = identity["script"] and os.path.join(identity["cwd"], identity["script"])
     start("record", _where(path, context) | identity)
-    atexit.register(_tell_at_end, os.getpid())
+    atexit.register(_tell_at_end)
 
 
-def _tell_at_end(pid: int) -> None:
+def _tell_at_end() -> None:
     global _recorded_by
-    if pid == os.getpid():  # a forked worker has inherited this
-        tell_used(at_end=True)
-        _recorded_by = None  # once: there is nothing later
+    tell_used(at_end=True)  # in a forked worker, which has inherited this, it does nothing
+    _recorded_by = None  # once, though a worker that announced itself registered it again
 
 
 def _where(path: str | None, context: dict[str, Any]) -> dict[str, Any]:

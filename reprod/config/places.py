@@ -59,7 +59,10 @@ def known_state_dir() -> Path:
     """
     own = state_dir()
     # Without a daemon of one's own the directory may be there all the same: trainings leave their environments in it.
-    known = (own / "registry.sqlite").exists()
+    try:
+        known = (own / "registry.sqlite").exists()
+    except OSError:  # it may not be entered: whoever opens it says so
+        known = True
     if not os.environ.get("REPROD_STATE_DIR", "") and not known and SYSTEM_STATE.is_dir():
         return SYSTEM_STATE
     return own

@@ -84,6 +84,18 @@ def test_the_hash_seed_is_that_of_the_start(monkeypatch):
     assert record.execution.numerics.hash_seed == started.get("PYTHONHASHSEED", "random")
 
 
+def test_a_child_does_not_mix_its_parent_with_who_has_its_pid_now(venv, start):
+    """The pid of a process that has ended may be another's: nothing of that one gets into the record."""
+    process = start(venv / "bin/python", "-c", WAIT)
+    context = context_of(process, venv)
+    given = {"sys_path": [], "python": describe_self(), "cwd": "/", "git": False}
+    assert capture_paths(context, **given).execution.invocation.arguments[0] == str(venv / "bin/python")
+    execution = capture_paths(replace(context, start_ticks=context.start_ticks - 1), **given).execution
+    assert (execution.invocation, execution.numerics, execution.imports) == (None, None, None)
+    assert "had ended before" in execution.unknown["invocation"]
+    assert execution.placement is not None
+
+
 def test_a_failing_collector_costs_its_own_section_only(monkeypatch):
     """An unforeseen error in one collector is that section's reason; the record is whole otherwise."""
 

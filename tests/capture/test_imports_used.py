@@ -102,11 +102,12 @@ def test_this_process_agrees_with_the_lists_of_all_distributions():
     hooks = ("_distutils_hack", "__editable__", "_editable_impl_", "_virtualenv")
     files = {file for file in loaded_modules().files if not any(hook in file for hook in hooks)}
     files |= {path for path in mapped_files().paths if "site-packages" in path and ".so" in path}
-    expected = set().union(*(owners.get(file, set()) for file in files))
-    found = read_imports()
-    assert {item.name for item in found.distributions if item.by == "record"} == expected
-    assert len(expected) > 5
-    assert found.problems == ()
+    claims = [owners[file] for file in files if file in owners]
+    found = {item.name for item in read_imports().distributions if item.by == "record"}
+    # Of several that list a file (MLflow is installed by three) the one that has the module's name may stand alone.
+    assert all(found & claim for claim in claims)
+    assert found <= set().union(*claims)
+    assert len(found) > 5
 
 
 def test_looking_runs_no_module_and_imports_nothing(site, tmp_path):

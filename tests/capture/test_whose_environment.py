@@ -327,6 +327,14 @@ class TestNumber13:
             assert packages(record) is None
             assert "a launcher, or no known Python" in record.environment.unknown["packages"]
 
+    def test_two_that_contradict_each_other(self, start: Start, train: Path, tmp_path: Path) -> None:
+        """One environment is activated and claimed, the python of another runs: neither is believed."""
+        other = make_venv(tmp_path / "other", "only-there==1.0")
+        process = start(train / "bin/python", "-c", WAIT, env={"VIRTUAL_ENV": str(other)})
+        record = read_process(context_of(process.pid, other))
+        assert packages(record) is None
+        assert f"it claims {other}, but its command line names {train}" in record.environment.unknown["packages"]
+
     def test_packages_that_changed_under_it(self, start: Start, train: Path, tmp_path: Path) -> None:
         """What was installed or removed since the process started makes the list unknown, with the directory named."""
         prefix = make_venv(tmp_path / "changing", "only-here==1.5", "gone==1.0")

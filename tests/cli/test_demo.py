@@ -80,7 +80,7 @@ def test_the_demo_shows_the_main_job(tmp_path: Path) -> None:
     assert 'mlflow.set_tag("reprod.dataset", "tables")' in out
     assert "All 14 steps happened" in out
     assert "✗ " not in out.replace("✗ run:", "")
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300  # it does not hang; how long it takes is printed by the demo itself
     assert _nothing_left(tmp_path)
     assert not (tmp_path / "mine").exists()
 

@@ -74,7 +74,7 @@ def test_a_name_that_nobody_knows_is_noted_once(tmp_path: Path, data: Path, name
         eventually(lambda: "reprod.note" in tracker.ours(ends), 20, second.tail)
         assert "reprod dataset add nothing-like-it PATH" in tracker.ours(ends)["reprod.note"]
         due = rfc3339(time.time_ns() + 8_000_000_000)  # by then the second, left alone, would have written both
-        eventually(lambda: second.status()["tracking"]["last_poll_at"] > due, 20, second.tail)
+        eventually(lambda: (second.status()["tracking"]["last_poll_at"] or "") > due, 20, second.tail)
         written = [e for d in (daemon, second) for e in d.events("run.noted") if e["run_id"] == run_id]
         assert len(written) == 1
         tracker.tag(run_id, name)

@@ -255,8 +255,10 @@ class TestTakingIn:
     def test_who_was_seen_to_own_the_process_stays_its_owner(self, state: Path, registry: Database) -> None:
         """A file of one's own does not speak for a process that announced itself as another user's."""
         registry.write(lambda c: snapshots.announce(c, current_context().key, 4711, time.time_ns()))
-        assert keep(state, "a.json", content(current_context(), record=json.loads(encode_record(record()))))
+        given = record()
+        assert keep(state, "a.json", content(current_context(), record=json.loads(encode_record(given))))
         take_in(registry)
+        assert registry.read(lambda c: snapshots.environment(c, given.environment.digest())) is None
         known = registry.read(lambda c: snapshots.handover(c, current_context().key))
         assert known is not None
         assert (known.uid, known.digest) == (4711, None)
