@@ -185,7 +185,7 @@ def test_19_every_kind_of_record_counts(tmp_path, dist):
 def test_20_local_versions_and_conda_builds(tmp_path, dist):
     """Acceptance 20: a local version is kept whole, and what conda built is told from what the user built."""
     dist(tmp_path, "torch", "2.4.0+cu121", INSTALLER="pip\n")
-    croot = json.dumps({"dir_info": {}, "url": "file:///croot/numpy_and_numpy_base_1701295038894/work/dist/numpy.whl"})
+    croot = json.dumps({"dir_info": {}, "url": "file:///croot/numpy_and_numpy_base_1701295038894/build/dist/numpy.whl"})
     dist(tmp_path, "numpy", "1.26.4", INSTALLER="conda", direct_url__json=croot)
     forge = json.dumps({"dir_info": {}, "url": "file:///home/conda/feedstock_root/build_artifacts/six_1/work"})
     dist(tmp_path, "six", "1.16.0", INSTALLER="pip", direct_url__json=forge)

@@ -104,7 +104,7 @@ def _composites(r: random.Random) -> Iterator[tuple[str, str, str]]:
     yield "netrc|lines", f"machine h.example\n  login me\n  password {pw}\n", pw
     yield "pypirc|file", f"[pypi]\nusername = __token__\npassword = {pw}\n", pw
     yield "pip|conf", f"[global]\nindex-url = https://bob:{pw}@pypi.corp.example/simple\n", pw
-    yield "pip|argv", f"pip install --index-url https://bob:{pw}@pypi.corp.example/simple torch", pw
+    yield "pip|argv", f"pip install -i https://bob:{pw}@pypi.corp.example/simple torch", pw
     yield "uv|environment", f"UV_INDEX_CORP_PASSWORD={pw}", pw
     yield "git|credentials", f"https://me:{long}@github.com", long
     yield "git|header", f"http.https://h.example/.extraheader=AUTHORIZATION: basic {basic}", basic
