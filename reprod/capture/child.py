@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from reprod.capture.detached import is_possible
 from reprod.errors import IncompleteError
 
 #: A driver that hangs in the kernel makes its caller unkillable: more than this is not waited for a killed child.
@@ -40,18 +41,12 @@ class Outcome:
     ended: bool
 
 
-def is_python() -> bool:
-    """Return whether starting ``sys.executable`` starts a Python: in a frozen application it starts the application."""
-    name = os.path.basename(sys.executable or "")
-    return not getattr(sys, "frozen", False) and name.startswith(("python", "pypy"))
-
-
 def run_module(module: str, given: Mapping[str, object], *, purpose: str, seconds: float) -> Outcome:
     """Run ``main`` of one of our modules in a child; ``given`` is JSON and reaches it with ``path`` and ``module``.
 
     Raises IncompleteError if this is no Python that can be started, or as `run_command` does.
     """
-    if not is_python():
+    if not is_possible():
         raise IncompleteError(f"{purpose}: {sys.executable or 'this program'} is no Python that can be started again")
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     path = [root, *(entry for entry in sys.path if isinstance(entry, str) and os.path.isabs(entry))]

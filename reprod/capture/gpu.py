@@ -49,11 +49,6 @@ class _Answer:
     error: str | None = None
 
 
-def read_gpus(root: str = "/") -> tuple[Gpu, ...]:
-    """Return the GPUs alone of what `read_accelerators` finds."""
-    return read_accelerators(root).gpus
-
-
 def read_accelerators(root: str = "/", *, seconds: float = LIMIT_S) -> Accelerators:
     """Return the accelerators of the machine whose file system begins at ``root``, within ``seconds``.
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reprod.capture.editable import Source, read_sources
-from reprod.capture.records import SITE_NAMES, Site, listed_paths, normalise, project_of
+from reprod.capture.records import SITE_NAMES, Site, listed_paths, project_of
 from reprod.core.imports import Evidence, UsedDistribution
+from reprod.core.packages import normalise
 from reprod.core.redact import plain
 
 MAX_PROBLEMS = 50

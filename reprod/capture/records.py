@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 
 from reprod.capture.bounded import read_bounded, reason
+from reprod.core.packages import normalise
 
 #: The largest wheels (torch with its headers) list about 15,000 files in 2 MiB.
 LIST_BYTES = 1 << 25
@@ -25,14 +26,8 @@ _LISTS = ("RECORD", "installed-files.txt")
 #: Directories of these names hold what installers put there.
 SITE_NAMES = frozenset({"site-packages", "dist-packages"})
 
-_SEPARATORS = re.compile(r"[-_.]+")
 _NAME = re.compile(rb"^Name:[ \t]*([A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)[ \t\r]*$", re.MULTILINE)
 _VERSION = re.compile(rb"^Version:[ \t]*([A-Za-z0-9][A-Za-z0-9._+!-]{0,127})[ \t\r]*$", re.MULTILINE)
-
-
-def normalise(name: str) -> str:
-    """Return ``name`` as PEP 503 compares names."""
-    return _SEPARATORS.sub("-", name).lower()
 
 
 def project_of(record: str) -> str:

@@ -74,9 +74,9 @@ def ensure_stored(server: Server, version: Stored) -> uploads.Upload:
 
     :raises SinkError: the server is unreachable or refuses; never of kind ``gone``, which is about the user's run.
     """
-    with _plainly(version):
+    with plainly(f"the manifest of {version.name}@{version.seq}"):
         known = server.records.read(lambda c: uploads.find(c, server.tracking_uri, version.digest))
-        if known is not None and not _is_fresh(server, known):
+        if known is not None and not is_fresh(server, known):
             known = _confirmed(server, known, version)
         if known is None:
             known = _adopted(server, version)
@@ -88,13 +88,14 @@ def ensure_stored(server: Server, version: Stored) -> uploads.Upload:
 
 
 @contextmanager
-def _plainly(version: Stored) -> Iterator[None]:
+def plainly(what: str) -> Iterator[None]:
+    """Let a `SinkError` say what could not be stored; ``gone`` would be about the user's run, and is never raised."""
     try:
         yield
     except SinkError as error:
         kind = "unreachable" if error.kind == "gone" else error.kind
-        what = f"the manifest of {version.name}@{version.seq} cannot be stored on the server: {error.message}"
-        raise SinkError(kind, what, hint=error.hint, detail=error.detail) from error
+        said = f"{what} cannot be stored on the server: {error.message}"
+        raise SinkError(kind, said, hint=error.hint, detail=error.detail) from error
 
 
 def _kept(server: Server, upload: uploads.Upload) -> uploads.Upload:
@@ -105,7 +106,8 @@ def _kept(server: Server, upload: uploads.Upload) -> uploads.Upload:
 # --- what is there ----------------------------------------------------------------------------------------------------
 
 
-def _is_fresh(server: Server, known: uploads.Upload) -> bool:
+def is_fresh(server: Server, known: uploads.Upload) -> bool:
+    """Return whether an upload was seen on the server lately enough not to ask again."""
     return 0 <= time.time_ns() - known.checked_ns < server.check_again_s * 1e9
 
 
@@ -253,7 +255,7 @@ def _base(server: Server, version: Stored) -> uploads.Upload | None:
     )
     if changed > stored.MAX_CHANGES or changed * LEAST_BYTES_A_CHANGE > LARGEST_SHARE * base.checkpoint_size:
         return None
-    return base if _is_fresh(server, base) or not _lost(server, base.chain) else None
+    return base if is_fresh(server, base) or not _lost(server, base.chain) else None
 
 
 def _write_delta(folder: Path, version: Stored, base: uploads.Upload) -> bool:

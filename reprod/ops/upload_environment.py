@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reprod.core.environment import PREFIX
-from reprod.ops.upload import Server
-from reprod.sinks.protocol import ENVIRONMENT_TAG, SinkError, Upload
+from reprod.ops.upload import Server, is_fresh, plainly
+from reprod.sinks.protocol import ENVIRONMENT_TAG, Upload
 from reprod.store import uploads
 
 #: The other files of an environment, if they are larger together, go to a store run: 137 packages make 60 KB of
@@ -42,12 +42,8 @@ def ensure_environment_stored(server: Server, digest: str, files: Mapping[str, b
 
     :raises SinkError: the server is unreachable or refuses; never of kind ``gone``, which is about the user's run.
     """
-    try:
+    with plainly(f"the environment {digest[:12]}"):
         return _known(server, digest) or _found(server, digest, files) or _upload(server, digest, files)
-    except SinkError as error:
-        kind = "unreachable" if error.kind == "gone" else error.kind
-        what = f"the environment {digest[:12]} cannot be stored on the server: {error.message}"
-        raise SinkError(kind, what, hint=error.hint, detail=error.detail) from error
 
 
 def _known(server: Server, digest: str) -> str | None:
@@ -55,7 +51,7 @@ def _known(server: Server, digest: str) -> str | None:
     known = server.records.read(lambda c: uploads.find(c, server.tracking_uri, bytes.fromhex(digest)))
     if known is None:
         return None
-    if 0 <= time.time_ns() - known.checked_ns < server.check_again_s * 1e9:
+    if is_fresh(server, known):
         return known.run_id
     if any(ENVIRONMENT_TAG in row.tags for row in server.child.runs([known.run_id]).runs):
         server.records.write(lambda c: uploads.checked(c, known, time.time_ns()))

@@ -12,7 +12,7 @@ import pytest
 from waiting import eventually
 
 from reprod.capture import child, nvidia_smi
-from reprod.capture.gpu import read_accelerators, read_gpus
+from reprod.capture.gpu import read_accelerators
 from reprod.capture.process import start_ticks
 from reprod.core.accelerator import Accelerators, Gpu, MigInstance
 from reprod.errors import IncompleteError
@@ -269,11 +269,11 @@ def test_a_container_has_the_gpus_of_its_devices(install, root):
     """Where /proc lists the host's GPUs, only those with a device here count; with none the answer is unknown."""
     install(fake_nvml.NO_LIBRARY)
     fake_nvml.add_gpu(root, 1, bus="0000:0b:00.0", uuid="GPU-2", device=False)
-    assert [gpu.uuid for gpu in read_gpus(str(root))] == ["GPU-1"]
+    assert [gpu.uuid for gpu in read_accelerators(str(root)).gpus] == ["GPU-1"]
     for name in ("nvidia0", "nvidiactl"):
         (root / "dev" / name).unlink()
     with pytest.raises(IncompleteError, match="lists 2 GPUs, but there are no devices here"):
-        read_gpus(str(root))
+        read_accelerators(str(root))
 
 
 def test_a_gpu_whose_file_is_damaged_is_unknown(install, root):
@@ -281,7 +281,7 @@ def test_a_gpu_whose_file_is_damaged_is_unknown(install, root):
     install(fake_nvml.NO_LIBRARY)
     (root / "proc/driver/nvidia/gpus/0000:0a:00.0/information").write_text("")
     with pytest.raises(IncompleteError, match="does not name its model"):
-        read_gpus(str(root))
+        read_accelerators(str(root))
 
 
 @pytest.mark.parametrize(
