@@ -190,7 +190,8 @@ def test_every_parameter_metric_and_artifact(snapshot, record):
     parameters = {re.sub(r"\.a$", ".NAME", key) for key in payload.params(snapshot, record.environment)}
     metrics = {re.sub(r"\.a$", ".NAME", key) for key in payload.metrics(snapshot)}
     files = {f"environment/{name}" for name in artifacts(record)}
-    others = {name for text in texts("ops/deliver.py") for name in re.findall(r"\w+\.json\b", text)}
+    written = texts("ops/run_files.py", "ops/deliver_end.py")
+    others = {name for text in written for name in re.findall(r"\w+\.json\b", text)}
     shown = named("Artifacts")
 
     assert differences(named("Parameters"), parameters) == NONE

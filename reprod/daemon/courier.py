@@ -15,7 +15,8 @@ from anyio import to_thread
 from reprod.core.run import ENDED, Payload
 from reprod.core.snapshot import Snapshot
 from reprod.errors import DamagedError, NotFoundError, ReprodError, StateError
-from reprod.ops.deliver import deliver, deliver_end
+from reprod.ops.deliver import deliver
+from reprod.ops.deliver_end import deliver_end
 from reprod.sinks.protocol import RETRIED, SinkError
 from reprod.store import files, outbox
 from reprod.store.connection import Database

@@ -1,0 +1,145 @@
+"""The files that a delivery puts on a run: the environment's, and each dataset's manifest.
+
+Made anew from the pinned version and the stored environment for each attempt: both never change, and the times in them
+are frozen in the snapshot. What is large is stored once for all runs, and the run refers to it.
+"""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from reprod.core import digest, manifest
+from reprod.core.entry import Entry, Kind
+from reprod.core.environment import PREFIX, Record, decode, trimmed
+from reprod.core.environment_files import artifacts
+from reprod.core.manifest import Header
+from reprod.core.snapshot import BoundDataset, Snapshot
+from reprod.errors import DamagedError
+from reprod.ops.handovers import last_word
+from reprod.ops.upload import Server, Stored, ensure_stored
+from reprod.ops.upload_environment import apart, ensure_environment_stored
+from reprod.sinks.protocol import STORE_EXPERIMENT
+from reprod.store import listing, outbox, snapshots, versions
+from reprod.store.connection import Database
+
+#: Opens the file that holds a version, for reading: ``(name, version, when the name was recorded)``, since names and
+#: roots change. With a connection of its own: a large manifest must not hold up a seal.
+OpenDataset = Callable[[str, int, int], Database]
+
+
+def record_of(records: Database, delivery: outbox.Delivery, snapshot: Snapshot, git_diff: str) -> Record | None:
+    """Return the environment of the snapshot, and of its process what is known by now."""
+    key, execution = snapshot.environment, records.read(lambda c: last_word(c, delivery, snapshot))
+    if key is None or execution is None:
+        return None
+    kept, files = records.read(lambda c: (snapshots.environment(c, key), snapshots.environment_files(c, key)))
+    return trimmed(Record(execution, decode(kept), files), git_diff) if kept is not None else None
+
+
+def write_files(
+    folder: Path,
+    snapshot: Snapshot,
+    record: Record | None,
+    server: Server,
+    open_dataset: OpenDataset,
+    max_inline_files: int,
+) -> list[str]:
+    """Write every artifact below ``folder``; return their paths on the run."""
+    if record is not None:
+        for name, content in environment_files(record, server).items():
+            put(folder / "environment" / name, content)
+    else:
+        reason = {"environment": None, "reason": snapshot.environment_unknown}
+        put(folder / "reprod" / "environment_unknown.json", json.dumps(reason, indent=2).encode())
+    several = len(snapshot.datasets) > 1
+    for dataset in snapshot.datasets:
+        if dataset.digest is not None and dataset.seq is not None:
+            target = folder / "data_manifest" / dataset.name if several else folder / "data_manifest"
+            target.mkdir(parents=True, exist_ok=True)
+            with closing(open_dataset(dataset.name, dataset.seq, snapshot.created_ns)) as db:
+                _require_same(db, dataset, dataset.seq)
+                _write_manifest(target / "data_manifest.json", dataset, snapshot, db, server, max_inline_files)
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def environment_files(record: Record, server: Server) -> dict[str, bytes]:
+    """Return what of an environment is on the run itself; the rest is stored once, and referred to."""
+    files = artifacts(record)
+    large = apart(files)
+    if not large:
+        return files
+    digest_hex = record.environment.digest()
+    run_id = ensure_environment_stored(server, digest_hex, large)
+    where = {"experiment": STORE_EXPERIMENT, "run_id": run_id, "files": sorted(large)}
+    reference = {"digest": PREFIX + digest_hex, **where}
+    kept = {name: content for name, content in artifacts(record, reference).items() if name not in large}
+    if "packages.json" in large:  # as for a large manifest: a header that says where the list is
+        whole = json.loads(files["packages.json"])
+        header = {name: whole[name] for name in ("schema", "timestamp", "digest")}
+        count = {"packages_count": len(whole["packages"])}
+        kept["packages.json"] = json.dumps({**header, **count, "reference": reference}, indent=2).encode()
+    return kept
+
+
+def _require_same(db: Database, dataset: BoundDataset, seq: int) -> None:
+    """Raise DamagedError if the file has another content under this number: then the run is bound again."""
+    found = db.read(lambda c: versions.version(c, seq)).digest
+    if found is None or digest.text(found) != dataset.digest:
+        raise DamagedError(f"{dataset.name}@{seq} is not the version that was recorded", hint="it is bound again")
+
+
+def _write_manifest(
+    path: Path, dataset: BoundDataset, snapshot: Snapshot, db: Database, server: Server, max_inline_files: int
+) -> None:
+    """Write ``data_manifest.json``: all files up to the limit, above it a header that refers to a store run."""
+    seq = dataset.seq or 0
+    header = Header(
+        data_path=dataset.root,
+        generated_ns=snapshot.created_ns,
+        algorithms=dataset.algorithms,
+        digest=dataset.digest,
+        processing_seconds=dataset.processing_seconds,
+        dataset=dataset.name,
+        version=seq,
+        selection=db.read(lambda c: versions.record(c, seq))["selection"],
+    )
+    entries = _few_entries(dataset, db, max_inline_files)
+    if entries is not None:
+        path.write_bytes(b"".join(manifest.document_chunks(header, entries)))
+    else:
+        document = _referring(header, dataset, server, db)
+        path.write_bytes(json.dumps(document, indent=2).encode())
+
+
+def _few_entries(dataset: BoundDataset, db: Database, limit: int) -> list[Entry] | None:
+    """Return a version's entries if it has at most ``limit`` files, and as many of all else that would be listed."""
+    if (dataset.files or 0) > limit:
+        return None
+    seq = dataset.seq or 0
+    found = db.read(lambda c: list(islice(listing.entries(c, seq), 2 * limit + 1)))
+    others = sum(entry.content.kind is not Kind.FILE for entry in found)
+    return found if len(found) <= 2 * limit and others <= limit else None
+
+
+def _referring(header: Header, dataset: BoundDataset, server: Server, db: Database) -> dict[str, Any]:
+    """Return the manifest of a large version: what is listed lies on a store run, which is found by the digest."""
+    node = bytes.fromhex((dataset.digest or "").removeprefix(digest.PREFIX))
+    stored = ensure_stored(server, Stored(dataset.name, dataset.seq or 0, node, db))
+    document = manifest.document(header, (), list_files=False)
+    size = dataset.bytes or 0
+    document["summary"] |= {
+        "total_files": dataset.files,
+        "total_size_bytes": size,
+        "total_size_human": manifest.human_size(size),
+    }
+    document["reference"] = {"digest": dataset.digest, "experiment": STORE_EXPERIMENT, "run_id": stored.run_id}
+    return document
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
