@@ -6,15 +6,13 @@ round. Times are seconds.
 """
 
 import sys
-import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from reprod.core import protocol
 from reprod.core.address import same_server
-from reprod.core.run import DATASET_NAME, dataset_names
+from reprod.core.run import checked_names
 from reprod.errors import (
     DaemonUnavailableError,
     NotFoundError,
@@ -25,10 +23,13 @@ from reprod.errors import (
     did_you_mean,
 )
 
+if TYPE_CHECKING:
+    from reprod.capture.tracked import Block
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 #: How long a strict call waits for the daemon; one that is not strict has 20 ms (law 11).
 STRICT_ANSWER_S = 5.0
-POLL_FIRST_S = 0.05
-POLL_LAST_S = 1.0
 
 
 def capture_environment(output_dir: str | Path = "./env_artifacts", log_to_mlflow: bool = False) -> dict[str, Path]:
@@ -68,35 +69,80 @@ def tag_dataset(name: str, run_id: str | None = None, *, strict: bool = False) -
     if warning is not None:
         if strict:
             raise warning
-        _warn(str(warning))
+        _warn(_told(warning))
     return True
 
 
 class track:  # noqa: N801 - it is used as a function is
-    """``with reprod.track("imagenet"):`` says that the active run (or ``run_id``) uses the dataset, and what it used.
+    """``with reprod.track("imagenet"):`` says that the runs of this block use the dataset, and what they used.
 
-    As ``tag_dataset`` at the entry; at the exit what was really loaded by then, and the settings that it computed with,
-    are handed over by a child, after the environment. They belong to the process, so the last of several blocks stands.
-    ``async with`` does the same. With ``strict`` the entry raises what ``tag_dataset`` raises, and the exit StateError.
+    A run that is active at the entry (or ``run_id``) is tagged there; one that starts inside gets the tag as it starts,
+    by MLflow's context provider. Blocks in blocks add up: the run uses the datasets of all. Each is for its own task
+    and thread. At the exit what was really loaded by then, and the settings that it computed with, are handed over by a
+    child, after the environment. They belong to the process, so the last of several blocks stands.
+
+    ``async with`` does the same, and so does ``@reprod.track("imagenet")`` on a function or coroutine function. With
+    ``strict`` the entry raises what ``tag_dataset`` raises, and the exit UsageError if no run started, or StateError.
     """
 
     def __init__(self, name: str, run_id: str | None = None, *, strict: bool = False) -> None:
         self.name = name
-        self.tagged = False
         self._run_id, self._strict = run_id, strict
+        self._block: Block | None = None
+        self._tagged = self._waits = False
+
+    @property
+    def tagged(self) -> bool:
+        """Whether a run carries the tag by now."""
+        return self._tagged or (self._waits and self._block is not None and self._block.asked)
 
     def __enter__(self) -> Self:
-        self.tagged = tag_dataset(self.name, self._run_id, strict=self._strict)
+        try:
+            self._begin()
+        except BaseException as error:
+            if self._strict or not isinstance(error, Exception):
+                self._leave()
+                raise
+            _warn(f"dataset {self.name!r} is not tracked: {error}")
         return self
+
+    def _begin(self) -> None:
+        from reprod.capture import tracked
+
+        names = checked_names(self.name)
+        if self._run_id is None:
+            self._block = tracked.Block(tuple(names))
+            tracked.enter(self._block)
+        self._waits = self._run_id is None and not _has_run()
+        if not self._waits:
+            self._tagged = tag_dataset(tracked.datasets_with(names), self._run_id, strict=self._strict)
+        elif (doubt := _doubt_before_run(names, strict=self._strict)) is not None:
+            if self._strict:
+                raise doubt
+            _warn(_told(doubt))
+
+    def _leave(self) -> None:
+        if self._block is not None:
+            from reprod.capture import tracked
+
+            tracked.leave(self._block)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
+            self._leave()
             from reprod.capture.handover import tell_used
 
             told = tell_used()
         except Exception:  # noqa: BLE001 - law 11, for a reprod that is half upgraded too
             told = False
-        if self._strict and not told and kind is None:
+        if kind is not None:
+            return
+        if self._waits and not self.tagged:
+            what, hint = f"no run started in the block of dataset {self.name!r}", "start it inside, in the same thread"
+            if self._strict:
+                raise UsageError(what, hint=f"{hint}; of one that MlflowClient made: reprod.tag_dataset(NAME, run_id)")
+            _warn(f"{what}: {hint}")
+        elif self._strict and not told:
             raise StateError("what was used could not be handed over", hint="does sys.executable start this Python?")
 
     async def __aenter__(self) -> Self:
@@ -104,6 +150,30 @@ class track:  # noqa: N801 - it is used as a function is
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.__exit__(kind)
+
+    def __call__(self, function: _Function) -> _Function:
+        """Return ``function`` so that each of its calls is such a block; of a generator only the call itself is."""
+        from functools import wraps
+        from inspect import iscoroutinefunction
+
+        def block() -> track:  # a call of its own: calls may overlap
+            return track(self.name, self._run_id, strict=self._strict)
+
+        if iscoroutinefunction(function):
+
+            @wraps(function)
+            async def waited(*args: Any, **more: Any) -> Any:
+                with block():
+                    return await function(*args, **more)
+
+            return cast("_Function", waited)
+
+        @wraps(function)
+        def called(*args: Any, **more: Any) -> Any:
+            with block():
+                return function(*args, **more)
+
+        return cast("_Function", called)
 
 
 def wait_captured(run_id: str | None = None, timeout_s: float = 60.0, *, strict: bool = False) -> str | None:
@@ -113,10 +183,10 @@ def wait_captured(run_id: str | None = None, timeout_s: float = 60.0, *, strict:
     wrong on the way (TrackingError, NotFoundError, UsageError); a timeout is None all the same.
     """
     try:
+        from reprod.ops.wait_state import wait_state
         from reprod.sinks import inprocess
 
-        wanted = run_id or inprocess.find_recent_run_id()
-        return _wait_state(wanted, timeout_s)
+        return wait_state(run_id or inprocess.find_recent_run_id(), timeout_s)
     except Exception as error:  # law 11: whatever it is, the script goes on
         if strict:
             raise
@@ -128,15 +198,10 @@ def _tag_dataset(name: str, run_id: str | None, *, strict: bool) -> ReprodError 
     """Set the tags and tell the daemon; return what is worth a warning although the run is tagged."""
     from reprod.capture.handover import ANSWER_S, ask
     from reprod.capture.process import current_context
+    from reprod.core.process import ProcessContext
     from reprod.sinks import inprocess
 
-    names = dataset_names(name)
-    bad = [part for part in names if not DATASET_NAME.match(part.partition("/")[0])]
-    if bad or not names:
-        raise UsageError(
-            f"{(bad or [name])[0]!r} is no dataset name",
-            hint="letters, digits, '.', '_' and '-', and /sub/dir after it",
-        )
+    names = checked_names(name)
     run = inprocess.find_run(run_id)
     own = current_context().to_json()
     # Another process's run, or an ended one, must not be given this process's environment.
@@ -144,20 +209,44 @@ def _tag_dataset(name: str, run_id: str | None, *, strict: bool) -> ReprodError 
     tags = {"reprod.dataset": name} | ({"reprod.context": own} if mine else {})
     inprocess.set_tags(run.run_id, tags)
     uri = inprocess.tracking_uri()
-    answer = ask(run.run_id, name, uri, identify=mine, answer_s=STRICT_ANSWER_S if strict else ANSWER_S)
+    # A further process of a run that started elsewhere: its host's daemon compares its copy.
+    part = not mine and run.status == "RUNNING" and ProcessContext.parse(run.context or "") is not None
+    wait_s = STRICT_ANSWER_S if strict else ANSWER_S
+    answer = ask(run.run_id, name, uri, identify=mine or part, takes_part=part, answer_s=wait_s)
     if answer is None:
         return DaemonUnavailableError("no reprod daemon answers", hint="start one: reprod daemon") if strict else None
-    return _doubt(answer, names, uri)
+    return doubt(answer, names, uri)
 
 
-def _doubt(answer: Mapping[str, Any], names: list[str], uri: str) -> ReprodError | None:
+def _has_run() -> bool:
+    """Whether there is a run to tag. Raises TrackingError, NotFoundError for the one that MLFLOW_RUN_ID names."""
+    from reprod.sinks import inprocess
+
+    try:
+        inprocess.find_run()
+    except UsageError:  # no run, or no MLflow: then none starts either
+        return False
+    return True
+
+
+def _doubt_before_run(names: list[str], *, strict: bool) -> ReprodError | None:
+    """Ask the daemon whether it knows the datasets; return what it has against a run on them, if it answers."""
+    from reprod.capture.handover import ANSWER_S, ask
+
+    answer = ask(None, ",".join(names), identify=False, answer_s=STRICT_ANSWER_S if strict else ANSWER_S)
+    if answer is None:
+        return DaemonUnavailableError("no reprod daemon answers", hint="start one: reprod daemon") if strict else None
+    return doubt(answer, names, None)
+
+
+def doubt(answer: Mapping[str, Any], names: list[str], uri: str | None) -> ReprodError | None:
     """Return what the daemon's answer says against this tag being captured, if anything."""
     if answer.get("unknown") or protocol.is_too_old(answer):
         why = "does not know what this library tells it" if answer.get("unknown") else protocol.TOO_OLD
         found = protocol.differ(answer, why, str(sys.modules["reprod"].__version__))
-        return VersionsDifferError(f"{found.message}; {found.hint}", hint=found.hint)
+        return VersionsDifferError(found.message, hint=found.hint)
     theirs = answer.get("tracking_uri")
-    if isinstance(theirs, str) and not same_server(theirs, uri):
+    if uri is not None and isinstance(theirs, str) and not same_server(theirs, uri):
         from reprod.core.redact import redact_url
 
         said = f"the daemon watches {redact_url(theirs)}" if theirs else "the daemon has no tracking server"
@@ -169,43 +258,12 @@ def _doubt(answer: Mapping[str, Any], names: list[str], uri: str) -> ReprodError
             root = name.partition("/")[0]
             if root not in known:
                 hint = did_you_mean(root, known) or f"reprod dataset add {root} PATH"
-                return NotFoundError(f"the daemon has no dataset {root!r}; {hint}", hint=hint)
+                return NotFoundError(f"the daemon has no dataset {root!r}", hint=hint)
     return None
 
 
-def _wait_state(run_id: str, timeout_s: float) -> str | None:
-    """Poll in a thread of its own: MLflow's call to a dead server blocks for minutes, and the wait has a bound."""
-    from reprod.sinks import inprocess
-
-    states: list[str] = []
-    errors: list[ReprodError] = []
-    deadline = time.monotonic() + timeout_s
-    stop = threading.Event()
-
-    def poll() -> None:
-        pause = POLL_FIRST_S
-        while not stop.is_set():
-            try:
-                state = inprocess.read_tags(run_id).get("reprod.state")
-            except ReprodError as error:
-                # Kept until the deadline: a server that restarts answers again. A missing run never comes.
-                if isinstance(error, NotFoundError) or time.monotonic() + pause > deadline:
-                    errors.append(error)
-                    return
-                state = None
-            if state:
-                states.append(state)
-                return
-            stop.wait(pause)
-            pause = min(pause * 1.5, POLL_LAST_S)
-
-    thread = threading.Thread(target=poll, name="reprod-wait", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    stop.set()
-    if errors:
-        raise errors[0]
-    return states[0] if states else None
+def _told(doubt: ReprodError) -> str:
+    return f"{doubt.message}; {doubt.hint}" if doubt.hint else doubt.message
 
 
 def _warn(message: str) -> None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from mlflow_server import running_server
 
 # Without compiled files each of some thousand processes would compile the package anew (0.1 s of CPU for a daemon), and
@@ -24,6 +25,16 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
 # A process that starts a run of MLflow's where no daemon is found leaves its environment in its user's state: never in
 # the real one of who runs the tests. Not undone, because the end of this process is told there too.
 os.environ.setdefault("REPROD_STATE_DIR", f"{tempfile.gettempdir()}/reprod-tests-{os.getuid()}")
+
+# What is drawn is the same each time, so that a change is not held up by what is not its doing; ``make torture`` draws
+# anew. How long one example takes says something about the machine.
+settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize="REPROD_TORTURE" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("steady")
 
 #: What takes long goes first, so that no worker is left alone with it at the end; the rest in the order of the names.
 FIRST = ("e2e", "systemd", "cli", "sinks", "ops")

@@ -30,7 +30,7 @@ class ControlSeam:
         with self._changed:
             return self._of(method)
 
-    def wait(self, method: str, count: int = 1, within_s: float = 30.0) -> list[dict[str, Any]]:
+    def wait(self, method: str, count: int = 1, within_s: float = 60.0) -> list[dict[str, Any]]:
         """Return the parameters once ``count`` calls have come; fail after the bound."""
         deadline = time.monotonic() + within_s
         with self._changed:
@@ -48,7 +48,7 @@ class ControlSeam:
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(5)
+        self._thread.join(30)
         self._listener.close()
 
     def _serve(self) -> None:
@@ -58,7 +58,7 @@ class ControlSeam:
             except OSError:
                 return
             with connection:
-                connection.settimeout(5)
+                connection.settimeout(30)
                 credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
                 with connection.makefile("rb") as file:
                     line = file.readline()

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -245,6 +246,18 @@ def _unpacked(data: bytes) -> bytes:
         return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else b""
     except (OSError, EOFError, zlib.error):
         return b""
+
+
+def watched_commands(log: Path) -> list[str]:
+    """Return the command that notes in ``log`` every program that the command behind it, or a child, starts."""
+    return ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "trace=execve", "-v", "-s", "200000", "-o", str(log)]
+
+
+def started_programs(log: Path) -> list[tuple[str, str]]:
+    """Return arguments and variables of each program that was started, in order, as strace writes them."""
+    lines = log.read_text(errors="surrogateescape").splitlines()
+    calls = (re.search(r"execve\(\"(?:[^\"\\]|\\.)*\", (\[.*?\]), (\[.*?\])(?:\)| <unf)", line) for line in lines)
+    return [(call[1], call[2]) for call in calls if call is not None]
 
 
 @contextmanager

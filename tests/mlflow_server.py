@@ -3,7 +3,6 @@
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-READY_S = 60.0
+from ports import free_port
+
+READY_S = 100.0  # four that start at once on a slow machine; a test may take 120 in all
 
 
 @contextmanager
@@ -19,9 +20,7 @@ def running_server(tmp_path: Path) -> Iterator[str]:
     """Yield the URL of a fresh server whose files are in ``tmp_path``; end its process group afterwards."""
     from reprod.sinks.environment import server_environment
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "./artifacts"]
     with (tmp_path / "server.log").open("ab") as log:
@@ -41,10 +40,10 @@ def running_server(tmp_path: Path) -> Iterator[str]:
         assert process.stdin is not None
         process.stdin.close()
         try:
-            process.wait(5)
+            process.wait(15)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait(5)
+            process.wait(30)
 
 
 def _wait_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:

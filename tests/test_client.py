@@ -65,9 +65,9 @@ def serving(path: Path, script: Script, *, connections: int = 10) -> Iterator[No
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        acceptor.join(5)
+        acceptor.join(30)
         for thread in threads:
-            thread.join(5)
+            thread.join(30)
 
 
 def send(connection: socket.socket, **message: Any) -> None:
@@ -267,16 +267,16 @@ def test_the_library_hears_of_an_older_daemon(state: Path, monkeypatch: pytest.M
     with serving(state / "control.sock", other(hello, tells=True)):
         answer = handover.ask("r", "data", "http://h", identify=False, answer_s=5.0)
     assert answer is not None
-    doubt = api._doubt(answer, ["data"], "http://h")
+    doubt = api.doubt(answer, ["data"], "http://h")
     assert isinstance(doubt, errors.VersionsDifferError)
-    assert str(doubt) == (
+    assert f"{doubt.message}; {doubt.hint}" == (
         f"the daemon is reprod 0.0.9 and does not know what this library tells it; this is reprod {OWN}; "
         "restart it: systemctl --user restart reprod"
     )
     known = {**hello, "known": True, "tracking_uri": "http://h", "datasets": ["data"]}
-    assert api._doubt(known, ["data"], "http://h") is None
+    assert api.doubt(known, ["data"], "http://h") is None
     monkeypatch.setattr(protocol, "OLDEST", 2)
-    assert "0.0.9" in str(api._doubt(known, ["data"], "http://h"))
+    assert "0.0.9" in str(api.doubt(known, ["data"], "http://h"))
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_silence_is_bounded(state: Path) -> None:
         began = time.monotonic()
         with pytest.raises(errors.DaemonUnavailableError, match="does not answer"):
             client.call("status", timeout_s=0.2)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 30
         assert client._socket is None
 
 
@@ -313,11 +313,11 @@ def test_patience_while_the_daemon_lives(state: Path) -> None:
             if alive.is_set():
                 send(connection, id=request["id"], result={})
         elif request["params"]["answers"]:
-            release.wait(10)
+            release.wait(60)
             send(connection, id=request["id"], result={"done": True})
 
-    with serving(state / "control.sock", script), connect(timeout_s=0.2) as client:
-        threading.Thread(target=lambda: (asked.wait(10), release.set()), daemon=True).start()
+    with serving(state / "control.sock", script), connect(timeout_s=2.0) as client:
+        threading.Thread(target=lambda: (asked.wait(60), release.set()), daemon=True).start()
         assert client.call("scan", {"answers": True}, timeout_s=0.1, patient=True) == {"done": True}
         alive.clear()
         with pytest.raises(errors.DaemonUnavailableError, match="does not answer"):
@@ -343,9 +343,9 @@ def test_no_socket(state: Path) -> None:
     """Without a socket the error comes at once, names the place and says what to start."""
     began = time.monotonic()
     with pytest.raises(errors.DaemonUnavailableError, match=str(state)) as caught:
-        connect()
+        connect(retry_s=60)  # it would be waited for so long if there were one
     assert caught.value.hint == "start it: reprod daemon"
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 30
 
 
 def test_a_stale_socket_is_tried_for_a_second(state: Path) -> None:
@@ -356,7 +356,7 @@ def test_a_stale_socket_is_tried_for_a_second(state: Path) -> None:
     began = time.monotonic()
     with pytest.raises(errors.DaemonUnavailableError, match="refuses"):
         connect(retry_s=0.3)
-    assert 0.3 <= time.monotonic() - began < 2
+    assert 0.3 <= time.monotonic() - began < 30
 
 
 def test_a_restarting_daemon_is_found(state: Path) -> None:
@@ -367,7 +367,7 @@ def test_a_restarting_daemon_is_found(state: Path) -> None:
     timer = threading.Timer(0.2, listener.listen)
     timer.start()
     try:
-        connect(retry_s=5).close()
+        connect(retry_s=60).close()
     finally:
         timer.join()
         listener.close()

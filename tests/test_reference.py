@@ -16,7 +16,7 @@ import pytest
 import reprod
 from reprod import errors
 from reprod.capture.environment import capture_self
-from reprod.cli import codes, main
+from reprod.cli import codes, main, run_command
 from reprod.cli.tree import build_parser
 from reprod.config import parse, values
 from reprod.core.environment_files import artifacts
@@ -116,7 +116,7 @@ def test_every_command_with_its_flags_and_arguments():
         flags = re.findall(r"--[a-z][a-z-]*", usage)
         rest = re.sub(r"\[[^\]]*--[^\]]*\]|--[a-z-]+ \S+", " ", usage).split()[1 + len(name.split()) :]
         assert name not in shown, f"{name} is there twice"
-        shown[name] = sorted({*flags, *(word.strip("[]").removesuffix("...") for word in rest)})
+        shown[name] = sorted({*flags, *(word.strip("[]").removesuffix("...") for word in rest if word != "--")})
 
     assert shown == dict(commands(build_parser()))
 
@@ -127,7 +127,7 @@ def test_every_name_of_the_library():
 
 
 def test_every_key_with_its_default():
-    """The tables of keys have each key of reprod.toml and of datasets.d, with the default that holds."""
+    """The tables of keys have each key of reprod.toml, of a rule and of datasets.d, with the default that holds."""
     shown = {f"{row[0]} {row[1]}".replace("`", ""): row[2].strip("`") for row in rows("Configuration")}
     known = {
         f"[{section}] {key}": toml(getattr(SECTIONS[section](), key))
@@ -135,6 +135,7 @@ def test_every_key_with_its_default():
         for key in keys
     }
     blank = values.DatasetConfig(name="x", path="/x")
+    known |= {f"[[rule]] {key}": "(needed)" for key in parse._RULE}
     known |= {f"NAME.toml {key}": "(needed)" if key == "path" else toml(getattr(blank, key)) for key in parse._DATASET}
 
     assert set(SECTIONS) == set(parse._SECTIONS)
@@ -142,7 +143,9 @@ def test_every_key_with_its_default():
 
 
 def toml(value: object) -> str:
-    """Return a default as reprod.toml would have it."""
+    """Return a default as reprod.toml would have it; what is judged by the files themselves has none."""
+    if value is None:
+        return "(none)"
     if isinstance(value, tuple):
         return "[" + ", ".join(f'"{item}"' for item in value) + "]"
     return f'"{value}"' if isinstance(value, str) else f"{value:g}"
@@ -150,14 +153,16 @@ def toml(value: object) -> str:
 
 def test_every_tag():
     """The table of tags has each that the source writes or reads, on runs and on store runs, and no other."""
-    shown = [tag for tag in named("Tags") if not tag.endswith(".NAME")]
+    listed = named("Tags")
+    shown = sorted({tag.removesuffix(".NAME") for tag in listed})
     written = {
         text.rstrip(".")
-        for text in texts("sinks", "ops", "daemon", "integrations", "api.py")
+        for text in texts("core/hosts.py", "sinks", "ops", "daemon", "integrations", "api.py")
         if re.fullmatch(r"reprod(\.[a-z_]+)+\.?", text) and not is_module(text) and not text.endswith(FILES)
     }
 
     assert differences(shown, written - {"reprod.name"}) == NONE  # a key in the metadata of a Parquet file
+    assert [tag for tag in listed if listed.count(tag) > 1] == []
 
 
 FILES = (".toml", ".service", ".conf")
@@ -239,6 +244,7 @@ def test_kinds_of_metrics():
 def test_every_exit_code():
     """The table of exit codes has those of the errors, those that commands find out, and those of signals."""
     found = {cls.exit_code for cls in errors.ALL} | {main.INTERRUPTED, main.BROKEN_PIPE}
+    found |= {run_command.OURS, run_command.NOT_EXECUTABLE, run_command.NOT_FOUND}
     found |= {value for name, value in vars(codes).items() if name.isupper() and isinstance(value, int)}
     signals = {128 + 1, 128 + 15}  # SIGHUP, SIGTERM: reprod manifest
 
@@ -342,13 +348,17 @@ def test_every_error_is_explained():
 
 
 def test_links_lead_somewhere():
-    """Every link from one page to another, and to a heading of it, exists."""
+    """Every link from one page to another, to a heading of it, and to a picture or a folder, exists."""
     broken = []
     for page in [*DOCS.glob("*.md"), PACKAGE.parent / "README.md"]:
         for target, anchor in re.findall(r"\]\(([\w./-]*)(#[\w-]+)?\)", page.read_text(encoding="utf-8")):
-            file = (page.parent / target) if target else page
-            headings = re.findall(r"^#+ (.+)$", file.read_text("utf-8"), re.MULTILINE) if file.is_file() else None
-            slugs = {"#" + re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings or ()}
-            if headings is None or (anchor and anchor not in slugs):
+            place = (page.parent / target) if target else page
+            if not place.exists() or (anchor and anchor not in slugs(place)):
                 broken.append(f"{page.name}: {target}{anchor}")
     assert broken == []
+
+
+def slugs(page: Path) -> set[str]:
+    """Return what can follow ``#`` in a link to a page; nothing where it is no page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE) if page.suffix == ".md" else []
+    return {"#" + re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}

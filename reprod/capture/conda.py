@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from reprod.capture.bounded import read_bounded, reason
 from reprod.capture.remembered import FileMemory
+from reprod.core.described import described
 from reprod.core.packages import Conda, CondaPackage
 from reprod.core.redact import plain, redact_url
 
@@ -103,7 +104,7 @@ def _read_record(meta_fd: int, file: str) -> _Linked:
     if status.st_size > RECORD_BYTES:
         raise ValueError(f"{status.st_size} bytes are more than conda writes")
     try:
-        record = msgspec.json.decode(read_bounded(file, RECORD_BYTES, dir_fd=meta_fd), type=_Record)
+        record = msgspec.json.decode(read_bounded(file, RECORD_BYTES, dir_fd=meta_fd), type=described(_Record))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise ValueError("it is no record of a package") from None
     if not all(_TEXT.match(value) for value in (record.name, record.version, record.build)):

@@ -1,8 +1,8 @@
-"""Owns where the CUDA versions of an environment are read: its packages, the toolkit's own files, and mapped files.
+"""Owns where the CUDA versions of an environment are read: its packages, and the toolkit's own files.
 
 ``nvidia-smi`` and ``nvcc`` are not run: the first tells only what the driver supports, the second would be a program
 that the process's PATH chose. Packages give names and versions; of PyTorch also ``torch/version.py`` says what it was
-built for. What a process has really loaded stands in its ``/proc/PID/maps`` and is a fact of that process.
+built for. What a process has really loaded is a fact of that process (``reprod.capture.gpu_libraries``).
 """
 
 import json
@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from reprod.capture.bounded import read_bounded
-from reprod.capture.mapped import mapped_files
 from reprod.core.accelerator import Cuda, Library, agree
 from reprod.core.redact import plain
 
@@ -36,11 +35,6 @@ _SUFFIX = re.compile(r"-cu\d{2}\Z")
 #: ``cu121`` and ``cu118`` are 12.1 and 11.8, ``cuda12`` and ``cu13`` a major version alone, ``cu92`` is 9.2.
 _LOCAL = re.compile(r"(?:^|[.+_-])cu(?:da)?(9\d|\d{3}|1\d)(?=\D|\Z)")
 _TORCH_VERSION = re.compile(r"^(cuda|hip)(?:\s*:[^=\n]*)?\s*=\s*'(\d[0-9.]*)", re.MULTILINE)
-
-_LOADED = re.compile(
-    r"lib(cuda|cudart|cublas|cublasLt|cudnn(?:_[a-z_]+)?|nccl|cufft|curand|cusolver|cusparse|nvrtc"
-    r"|amdhip64|hsa-runtime64|rocblas|hipblas|hipblaslt|MIOpen|rccl)(?:-[0-9a-f]{8})?\.so((?:\.\d+)*)\Z"
-)
 
 #: Where a toolkit lies if no variable says so.
 _TOOLKIT = "usr/local/cuda"
@@ -92,19 +86,6 @@ def read_cuda(
         libraries=tuple(sorted(evidence, key=lambda item: (item.name, item.source))),
         problems=tuple(problems),
     )
-
-
-def read_loaded(pid: int | None = None, root: str = "/") -> tuple[Library, ...]:
-    """Return the GPU libraries (CUDA's and ROCm's) that process ``pid`` (None: this one) has mapped, by path.
-
-    Raises IncompleteError where its maps may not be read.
-    """
-    found = []
-    for path in sorted(mapped_files(pid, proc=os.path.join(root, "proc")).paths):
-        match = _LOADED.match(os.path.basename(path))
-        if match:
-            found.append(Library(match.group(1), match.group(2).lstrip(".") or None, "loaded", plain(path)))
-    return tuple(found)
 
 
 def built_for(packages: Iterable[Installed], kind: str) -> list[Library]:

@@ -10,7 +10,7 @@ import re
 
 from reprod.capture.kernel import read_value
 from reprod.capture.mountinfo import Mount, holding, read_mounts
-from reprod.core.machine import Disk, DiskSpace
+from reprod.core.machine import Disk
 from reprod.core.redact import plain, redact_text, redact_url
 from reprod.errors import IncompleteError
 
@@ -68,16 +68,8 @@ def read_disk(path: str, *, root: str = "/") -> Disk:
         options=tuple(sorted(options)),
         total_bytes=size.f_blocks * size.f_frsize if mount.fs_type in _FIXED_SIZE else None,
         rotational=_rotational(device, root),
+        free_bytes=size.f_bavail * size.f_frsize,
     )
-
-
-def read_space(path: str) -> DiskSpace:
-    """Return how full the file system of ``path`` is; raises IncompleteError if it cannot be told."""
-    try:
-        size = os.statvfs(path)
-    except OSError as error:
-        raise IncompleteError(f"{plain(path)} cannot be examined: {error.strerror or error}") from error
-    return DiskSpace(plain(path), size.f_blocks * size.f_frsize, size.f_bavail * size.f_frsize)
 
 
 def _by_id(mounts: list[Mount], path: str, root: str) -> Mount | None:

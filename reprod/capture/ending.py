@@ -12,9 +12,11 @@ from reprod.capture.imports import read_imports
 from reprod.capture.loaded import Loaded
 from reprod.capture.mapped import MappedFiles
 from reprod.capture.sections import Sections
+from reprod.capture.subject import subject_of_process
 from reprod.capture.taint import read_taint
+from reprod.core.described import described
 from reprod.core.environment import Environment, Record, clean
-from reprod.core.execution import Execution, Subject
+from reprod.core.execution import Execution
 from reprod.core.numerics import Numerics, RandomState
 from reprod.core.plain import plain
 from reprod.core.process import ProcessContext
@@ -37,20 +39,11 @@ def capture_end(context: ProcessContext, used: Mapping[str, Any]) -> Execution:
     files = None if mapped is None else MappedFiles(tuple(mapped["paths"]), frozenset(mapped["deleted"]))
     own = Loaded(*(tuple(loaded[name]) for name in ("files", "search_path", "library"))) if loaded else None
     imports = seen.take("imports", lambda: read_imports(own, files), IMPORTS_S) if own is not None else None
-    subject = Subject(
-        kind="process",
-        host=plain(context.host),
-        boot_id=context.boot_id,
-        how="handover",
-        pid=context.pid,
-        start_ticks=context.start_ticks,
-        prefix=plain(context.prefix),
-    )
     found = Execution(
-        subject,
+        subject_of_process(context, "handover"),
         time.time_ns(),
-        numerics=msgspec.convert(used["numerics"], Numerics) if used["numerics"] else None,
-        random_state=msgspec.convert(used["random_state"], RandomState) if used["random_state"] else None,
+        numerics=msgspec.convert(used["numerics"], described(Numerics)) if used["numerics"] else None,
+        random_state=msgspec.convert(used["random_state"], described(RandomState)) if used["random_state"] else None,
         imports=imports,
         unknown=seen.unknown,
     )

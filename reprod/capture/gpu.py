@@ -16,6 +16,7 @@ from reprod.capture.child import REAP_S, TIMEOUT, run_module
 from reprod.capture.kfd import read_kfd
 from reprod.capture.nvidia_smi import ask_program, find_program
 from reprod.core.accelerator import Accelerators, Gpu, normalise_bus
+from reprod.core.described import described
 from reprod.core.redact import plain
 from reprod.errors import IncompleteError
 
@@ -111,7 +112,7 @@ def _ask_nvml(seconds: float) -> _Answer:
             hint="nvidia-smi probably hangs too: dmesg says why (Xid), and often only a reboot helps",
         )
     try:
-        return msgspec.json.decode(outcome.output, type=_Answer)
+        return msgspec.json.decode(outcome.output, type=described(_Answer))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _Answer(error="NVML's process ended without an answer")
 

@@ -34,17 +34,25 @@ def ask(
     tracking_uri: str | None = None,
     *,
     identify: bool = True,
+    takes_part: bool = False,
     answer_s: float = ANSWER_S,
 ) -> dict[str, Any] | None:
     """Tell the daemon who this process is and which run it tags; start the recording child once per process.
 
     Returns None if no daemon was reached, its result if the answer came within ``answer_s``, else an empty mapping; of
     one so old that it does not know the question, what it says of itself and ``unknown``. ``identify=False`` only wakes
-    the daemon: the run is another process's. Never raises.
+    the daemon: the run is another process's. ``takes_part``: this process is of a run that another one started, perhaps
+    on another host. Never raises.
     """
     try:
         context = _context() if identify else None
-        parameters = {"context": context, "run_id": run_id, "dataset": dataset, "tracking_uri": tracking_uri}
+        parameters = {
+            "context": context,
+            "run_id": run_id,
+            "dataset": dataset,
+            "tracking_uri": tracking_uri,
+            "takes_part": takes_part,
+        }
         found = _connect()
         if found is None:
             if context is not None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from reprod.capture.blas import identify, interrogate
+from reprod.capture.gpu_libraries import loaded_gpu_libraries
 from reprod.capture.mapped import MappedFiles, mapped_files
 from reprod.core.numerics import Numerics, TorchSettings, hash_seed_of, numeric_variables
 from reprod.core.plain import plain
@@ -25,10 +26,11 @@ _SHORT = re.compile(r"[\w.+:-]{1,64}\Z")
 def read_numerics(mapped: MappedFiles | None = None, *, proc: str = "/proc") -> Numerics:
     """Return the settings of the calling process as they are now; ``mapped`` are its mapped files, if read already."""
     problems: list[str] = []
-    libraries = None
+    libraries = of_gpus = None
     try:
-        found = identify(mapped_files(proc=proc) if mapped is None else mapped)
-        libraries = tuple(interrogate(library) for library in found)
+        mapped = mapped_files(proc=proc) if mapped is None else mapped
+        libraries = tuple(interrogate(library) for library in identify(mapped))
+        of_gpus = loaded_gpu_libraries(mapped)
     except IncompleteError as error:
         problems.append(error.message)
     return Numerics(
@@ -36,6 +38,7 @@ def read_numerics(mapped: MappedFiles | None = None, *, proc: str = "/proc") -> 
         hash_seed=_own_hash_seed(proc, problems),
         libraries=libraries,
         torch=read_torch(),
+        gpu_libraries=of_gpus,
         problems=tuple(map(plain, problems)),
     )
 
@@ -53,12 +56,18 @@ def read_process_numerics(
     ``started`` is that one, if ``environ`` is what became of it. ``is_isolated``: its interpreter was told to ignore
     ``PYTHON*`` variables (``-E``, ``-I``). Raises IncompleteError where its mapped files are not readable.
     """
-    libraries = identify(mapped_files(pid, proc))
+    mapped = mapped_files(pid, proc)
     problems = ("threads in use and PyTorch's switches: only the process itself could tell",)
     # The memory of a start environment may be reused for a process title; then nothing is left of it.
     first = environ if started is None else started
     seed = hash_seed_of(first.get("PYTHONHASHSEED"), is_ignored=is_isolated) if first else None
-    return Numerics(_plain(numeric_variables(environ)), seed, tuple(libraries), None, problems)
+    return Numerics(
+        variables=_plain(numeric_variables(environ)),
+        hash_seed=seed,
+        libraries=tuple(identify(mapped)),
+        gpu_libraries=loaded_gpu_libraries(mapped),
+        problems=problems,
+    )
 
 
 def read_torch() -> TorchSettings | None:

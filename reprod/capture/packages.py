@@ -107,7 +107,10 @@ def _read_records(site_fd: int, site_dir: str, problems: list[str]) -> Iterator[
         try:
             yield _read_record(site_fd, name, location, problems)
         except OSError as error:
-            yield BrokenRecord(plain(name), location, plain(reason(error)))
+            said = reason(error)
+            if isinstance(error, FileNotFoundError) and isinstance(error.filename, str) and error.filename != name:
+                said = f"it has no {error.filename}"
+            yield BrokenRecord(plain(name), location, plain(said))
         except ValueError as error:
             yield BrokenRecord(plain(name), location, str(error))
 

@@ -4,6 +4,7 @@ What every command says of itself, and the flags that every command takes, are t
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -13,9 +14,13 @@ from reprod.cli import render
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments without obeying them: a shell's ``*`` may have put a file's name there."""
 
+    #: What a wrong command line ends with; `reprod run` has codes of its own.
+    usage_exit = 2
+
     def error(self, message: str) -> NoReturn:
-        """Exit with 2."""
-        super().error(render.safe(message))
+        """Exit with ``usage_exit``."""
+        self.print_usage(sys.stderr)
+        self.exit(self.usage_exit, f"{self.prog}: error: {render.safe(message)}\n")
 
 
 class Commands:

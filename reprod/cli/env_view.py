@@ -7,8 +7,9 @@ line elsewhere.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reprod.cli import env_facts, render
+from reprod.cli import render
 from reprod.cli.screen import Column, Screen, columns, table
+from reprod.core import environment_facts
 from reprod.core.environment import NOT_APPLICABLE, Environment, Record
 from reprod.core.environment_files import rebuildable
 from reprod.core.execution import Subject
@@ -33,13 +34,13 @@ def show_captured(screen: Screen, record: Record, files: Iterable[str], director
     """Show what was captured in a few lines, what of it is unknown, and where it is now."""
     env = record.environment
     screen.prose(f"captured {screen.paint(_digest(env.digest()), 'bold')}  {subject_text(record.execution.subject)}")
-    known: dict[str, str] = dict(env_facts.machine_facts(env))
-    shown: list[env_facts.Fact] = [(label, known[label]) for label in ("Python",) if label in known]
-    shown.append(("packages", env_facts.packages_text(env.packages)))
+    known: dict[str, str] = dict(environment_facts.machine_facts(env))
+    shown: list[environment_facts.Fact] = [(label, known[label]) for label in ("Python",) if label in known]
+    shown.append(("packages", environment_facts.packages_text(env.packages)))
     shown += [(label, known[label]) for label in ("GPUs", "CUDA", "container") if label in known]
     if env.git is not None:
-        shown.append(("git", env_facts.joined([env_facts.git_text(env.git), env.git.root])))
-    _fields(screen, [*shown, *env_facts.benchmark_facts(record.execution)])
+        shown.append(("git", environment_facts.joined([environment_facts.git_text(env.git), env.git.root])))
+    _fields(screen, [*shown, *environment_facts.benchmark_facts(record.execution)])
     _show_rebuild(screen, rebuildable(env), _REASONS)
     _show_unknown(screen, record)
     screen.prose(f"wrote {render.safe(directory)}: {', '.join(map(render.safe, files))}")
@@ -103,14 +104,14 @@ def show_whole(screen: Screen, record: Record, digest: str, about: str) -> None:
     when = f"{render.moment(taken)}, {render.ago(taken)}"
     _fields(screen, [("of", subject_text(seen.subject)), ("taken", when)])
     screen.field("digest", f"env1:{digest}", whole=True)
-    _fields(screen, env_facts.machine_facts(env))
+    _fields(screen, environment_facts.machine_facts(env))
     if env.cpu is not None and env.cpu.flags:
         _fields(screen, [("CPU flags", " ".join(env.cpu.flags))])
     if env.git is not None:
-        _section(screen, "code", env_facts.code_facts(env.git))
+        _section(screen, "code", environment_facts.code_facts(env.git))
     _show_variables(screen, env)
-    _section(screen, "process", env_facts.process_facts(seen))
-    _fields(screen, env_facts.benchmark_facts(seen))
+    _section(screen, "process", environment_facts.process_facts(seen))
+    _fields(screen, environment_facts.benchmark_facts(seen))
     if env.packages is not None:
         _show_packages(screen, env.packages)
     if env.conda is not None:
@@ -120,7 +121,7 @@ def show_whole(screen: Screen, record: Record, digest: str, about: str) -> None:
     screen.line()
     _show_rebuild(screen, rebuildable(env), None)
     _show_unknown(screen, record)
-    for problem in env_facts.problems(env):
+    for problem in environment_facts.problems(env):
         screen.prose(f"not read: {render.safe(problem)}", 2, "yellow")
 
 
@@ -135,7 +136,7 @@ def _digest(digest: str) -> str:
     return render.digest(f"env1:{digest}")
 
 
-def _fields(screen: Screen, facts: Iterable[env_facts.Fact]) -> None:
+def _fields(screen: Screen, facts: Iterable[environment_facts.Fact]) -> None:
     before = None
     for label, text in facts:
         if not text:
@@ -144,7 +145,7 @@ def _fields(screen: Screen, facts: Iterable[env_facts.Fact]) -> None:
         before = label
 
 
-def _section(screen: Screen, title: str, facts: Iterable[env_facts.Fact]) -> None:
+def _section(screen: Screen, title: str, facts: Iterable[environment_facts.Fact]) -> None:
     listed = list(facts)
     if listed:
         screen.line()
@@ -166,7 +167,7 @@ def _show_variables(screen: Screen, env: Environment) -> None:
 
 def _show_packages(screen: Screen, found: PackageSet) -> None:
     screen.line()
-    screen.line(screen.paint(f"packages ({env_facts.packages_text(found)})", "bold"))
+    screen.line(screen.paint(f"packages ({environment_facts.packages_text(found)})", "bold"))
     _in_columns(screen, [f"{each.name} {each.version}" for each in found.packages if not each.shadowed])
     for package in found.packages:
         name = f"{render.safe(package.name)} {render.safe(package.version)}"
@@ -222,7 +223,7 @@ def _show_rebuild(screen: Screen, verdict: Rebuildable, most: int | None) -> Non
 
 
 def _show_unknown(screen: Screen, record: Record) -> None:
-    facts = env_facts.unknown_facts(record)
+    facts = environment_facts.unknown_facts(record)
     for i, (section, why) in enumerate(facts):
         applies = why not in NOT_APPLICABLE
         text = f"{render.safe(section)}: {render.safe(why)}"

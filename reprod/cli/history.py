@@ -100,7 +100,14 @@ def unscanned(config: Config, ref: str | None, error: NotFoundError) -> NotFound
 
 
 def diff(args: argparse.Namespace) -> int:
-    """Compare two states; return 1 if they differ, 5 if one of them is not wholly known."""
+    """Compare two runs, or two states; return 1 if they differ, 5 if one of them is not wholly known."""
+    from reprod.cli import run_diff
+
+    return run_diff.run(args) if run_diff.is_asked(args) else diff_states(args)
+
+
+def diff_states(args: argparse.Namespace) -> int:
+    """Compare two states of a dataset, those that runs used too, by what this host knows."""
     from reprod.ops import diff as verb
 
     place = locate(args)
@@ -138,6 +145,16 @@ def _show_diff(screen: Screen, answer: dict[str, Any], differs: bool) -> None:
     if growth:
         counts.append(f"{'+' if growth > 0 else '−'}{render.size(abs(growth))}")
     screen.prose(f"{sides}   {' · '.join(counts)}")
+    _show_changes(screen, answer)
+    _show_unknown(screen, answer, unknown)
+
+
+def show_listed(screen: Screen, answer: dict[str, Any]) -> None:
+    """Show what differs between two sets that were compared elsewhere."""
+    _show_diff(screen, answer, differs=True)
+
+
+def _show_changes(screen: Screen, answer: dict[str, Any]) -> None:
     for kind, show in (("added", _added), ("modified", _modified), ("renamed", _renamed), ("removed", _removed)):
         entries = answer.get(kind) or []
         shown = screen.listed(entries)
@@ -145,7 +162,6 @@ def _show_diff(screen: Screen, answer: dict[str, Any], differs: bool) -> None:
             screen.entry(*show(screen, entry))
         if len(entries) > len(shown):
             screen.line(f"  and {len(entries) - len(shown):,} more {kind} (in a pipe or with --json all)")
-    _show_unknown(screen, answer, unknown)
 
 
 def _show_unknown(screen: Screen, answer: dict[str, Any], entries: list[dict[str, Any]]) -> None:

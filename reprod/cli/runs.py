@@ -24,6 +24,8 @@ _LONGEST_NAME, _LONGER_NAME, _WIDE = 20, 40, 100  # in a pipe it is whole
 _COLOURS = {"failed": "red", "incomplete": "yellow", "captured": "green", "noticed": "cyan", "waiting": "cyan"}
 _MARKS = {"failed": "bad", "incomplete": "warn", "captured": "good", "noticed": "busy", "waiting": "busy"}
 
+_DRIFT = {"changed": "red", "unknown": "yellow"}
+
 _NONE = {
     "all": "no run was recorded yet: tag one with reprod.dataset = NAME",
     "waiting": "no run waits",
@@ -76,6 +78,7 @@ _HEADS = [
     Column("EXPERIMENT", drop=6),
     Column("DATASET", drop=1),
     Column("STATE"),
+    Column("DRIFT", drop=7),
     Column("SINCE", drop=2),
     Column("TRIES", right=True, drop=5),
     Column("NEXT TRY", drop=4),
@@ -105,6 +108,7 @@ def _row(screen: Screen, row: dict[str, Any]) -> list[tuple[str, str]]:
     name = render.safe(row.get("name") or "-")
     if screen.width is not None:
         name = cut(name, _LONGEST_NAME if screen.width < _WIDE else _LONGER_NAME)
+    drift = str(row.get("drift") or "-")
     since = row.get("settled_at") or row.get("noticed_at")
     datasets = row.get("datasets")
     return [
@@ -113,6 +117,7 @@ def _row(screen: Screen, row: dict[str, Any]) -> list[tuple[str, str]]:
         (render.safe(row.get("experiment_id") or "-"), ""),
         (", ".join(map(render.safe, datasets)) if isinstance(datasets, list) and datasets else "-", ""),
         (f"{screen.mark(_MARKS.get(state, 'new'))} {render.safe(state)}", _COLOURS.get(state, "")),
+        (render.safe(drift), _DRIFT.get(drift, "")),
         (render.ago(since), ""),
         (render.number(row.get("attempts")), ""),
         (_next(row.get("next_try_at")), ""),

@@ -61,7 +61,7 @@ def _require_way(user: Person, path: str) -> None:
 
 
 def _elsewhere() -> str:
-    return "/opt/reprod: python3 -m venv /opt/reprod && /opt/reprod/bin/pip install 'reprod[mlflow]'"
+    return "/opt/reprod: python3 -m venv /opt/reprod && /opt/reprod/bin/pip install WHEEL"
 
 
 def _require_run(user: Person | None, python: str) -> None:

@@ -7,9 +7,11 @@ command is called. Names and flags are public (the contract's "Command line").
 import argparse
 
 from reprod import __version__
+from reprod.cli.answers_tree import add_run_commands
 from reprod.cli.commands import Commands, Parser, json_flag
 from reprod.cli.env_tree import add_env
 from reprod.cli.flags import Values, depth_flags
+from reprod.cli.run_tree import add_run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,8 +32,10 @@ def build_parser() -> argparse.ArgumentParser:
         _add_daemon,
         _add_dataset,
         _add_scan,
+        add_run,
         _add_runs,
         _add_history,
+        add_run_commands,
         _add_verify,
         _add_manifest,
         _add_export,
@@ -217,6 +221,7 @@ def _add_verify(commands: Commands) -> None:
         help="only this file or folder, relative to the root; for a manifest file: where its files are",
     )  # fmt: skip
     depth_flags(parser)
+    parser.add_argument("--dataset", metavar="NAME", help="which one, of a run that used several")
     parser.add_argument("--root", metavar="DIR", help="for a manifest file: where its files are")
     parser.add_argument("--chain", action="store_true", help="check the chain of versions; with --full their digests")
     json_flag(parser)

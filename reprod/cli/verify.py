@@ -8,9 +8,10 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from reprod.cli import codes, render
+from reprod.cli import codes, render, run_verify
 from reprod.cli.history import unscanned
 from reprod.cli.place import Place, locate
+from reprod.cli.run_server import with_server
 from reprod.cli.screen import ProgressLine, Screen
 from reprod.errors import NotFoundError, UsageError
 
@@ -29,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
 
     if "" in {args.path, args.root}:
         raise UsageError("the PATH is empty", hint="give a path, or leave it out to verify a whole dataset")
+    if args.ref.startswith("run:") and args.root is not None:
+        return run_verify.run(args, args.root)
     if args.root is not None or is_manifest_file(args.ref):
         return _check_file(args)
     from reprod.ops import verify
@@ -37,16 +40,18 @@ def run(args: argparse.Namespace) -> int:
     place.close()
     if args.chain:
         return _chain(args, place)
-    mode, sample = _mode(args)
-    config = place.config()
+    mode, sample = depth_of(args)
+    config, dataset = place.config(), getattr(args, "dataset", None)
     try:
         with ProgressLine(render.safe(args.ref)) as progress:
             answer = verify.verify(
-                place.state, config, args.ref, args.path, mode, _no_checkpoint, progress.show, sample
+                place.state, config, args.ref, args.path, mode, _no_checkpoint, progress.show, sample, dataset
             )
     except NotFoundError as error:
+        if args.ref.startswith("run:") and with_server(place).mlflow.tracking_uri:
+            return run_verify.run(args, args.path)
         raise unscanned(config, args.ref, error) from error
-    return _tell(answer, as_json=args.json)
+    return tell(answer, as_json=args.json)
 
 
 def check(
@@ -65,7 +70,7 @@ def check(
             manifest, lambda done, size: progress.show({**reading, "bytes": done, "total_bytes": size})
         )
         answer = validate(claims, os.path.abspath(root), mode=mode, sample=sample, ref=manifest, progress=progress.show)
-    return _tell(answer, as_json=as_json)
+    return tell(answer, as_json=as_json)
 
 
 def exit_code(answer: dict[str, Any]) -> int:
@@ -87,7 +92,7 @@ def _check_file(args: argparse.Namespace) -> int:
     root = args.root if args.root is not None else args.path
     if root is None:
         raise UsageError(f"where are the files that {args.ref} lists?", hint=f"reprod verify {args.ref} FOLDER")
-    mode, sample = _mode(args)
+    mode, sample = depth_of(args)
     return check(args.ref, root, mode=mode, sample=sample, as_json=args.json)
 
 
@@ -113,7 +118,7 @@ def _chain(args: argparse.Namespace, place: Place) -> int:
     return codes.worst(codes.FINE if answer["valid"] else codes.DAMAGED, codes.FINE if complete else codes.INCOMPLETE)
 
 
-def _mode(args: argparse.Namespace) -> "tuple[Mode, Sample | None]":
+def depth_of(args: argparse.Namespace) -> "tuple[Mode, Sample | None]":
     """Return how deep to look. Raises UsageError for a seed without a sample."""
     from reprod.ops.sample import Sample
 
@@ -127,7 +132,8 @@ def _mode(args: argparse.Namespace) -> "tuple[Mode, Sample | None]":
 # --- what is shown ---------------------------------------------------------------------------------------------------
 
 
-def _tell(answer: dict[str, Any], *, as_json: bool) -> int:
+def tell(answer: dict[str, Any], *, as_json: bool) -> int:
+    """Show a verification's report and return its exit code."""
     if as_json:
         print(render.to_json("verify", answer))
     else:

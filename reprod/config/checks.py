@@ -161,6 +161,23 @@ def listen(value: object) -> str:
     return text
 
 
+def experiment(value: object) -> str:
+    """Return a shell pattern for the names of experiments."""
+    if not isinstance(value, str) or not value.strip():
+        raise UnfitError('the name of an experiment, or a pattern such as "vision-*"')
+    return value
+
+
+def named(value: object) -> str:
+    """Return what a run's tag ``reprod.dataset`` may say: ``NAME`` or ``NAME/SUB``, several joined by commas."""
+    from reprod.core.run import dataset_names, unfit_names
+
+    names = dataset_names(value) if isinstance(value, str) else []
+    if not isinstance(value, str) or not names or unfit_names(value):
+        raise UnfitError('a dataset, "NAME" or "NAME/SUB", or several joined by commas')
+    return ",".join(names)
+
+
 def _has_blake3() -> bool:
     if "blake3" in sys.modules:
         return True

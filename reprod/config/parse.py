@@ -22,6 +22,7 @@ from reprod.config.values import (
     EnvironmentConfig,
     Misconfigured,
     MlflowConfig,
+    Rule,
     ScanConfig,
     StoreConfig,
     UploadConfig,
@@ -77,7 +78,9 @@ _DATASET: Mapping[str, checks.Check] = {
     "barrier": checks.choice("walk", "events"),
     "walk_at_most_every": checks.number(0, _DAY, "seconds"),
     "scope": checks.choice("host", "shared"),
+    "publish": checks.choice("full", "summary", "digest"),
 }
+_RULE: Mapping[str, checks.Check] = {"experiment": checks.experiment, "dataset": checks.named}
 
 
 def load(explicit: str | None = None, *, tracking: bool = True) -> Config:
@@ -106,6 +109,7 @@ def load(explicit: str | None = None, *, tracking: bool = True) -> Config:
         upload=UploadConfig(**tables["upload"]),
         store=StoreConfig(**tables["store"]),
         daemon=DaemonConfig(**tables["daemon"]),
+        rules=_rules(file, text or "", tables["rule"]),
         datasets=datasets,
         misconfigured=misconfigured,
         file=file,
@@ -203,13 +207,36 @@ def _toml(file: Path, text: str) -> dict[str, Any]:
         ) from error
 
 
-def _sections(file: Path, text: str) -> dict[str, dict[str, Any]]:
-    """Return the checked keyword arguments for each section's dataclass."""
-    result: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
+def _rules(file: Path, text: str, tables: object) -> tuple[Rule, ...]:
+    """Return the checked ``[[rule]]`` tables, in their order: the first that fits an experiment counts."""
+    if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
+        raise ConfigError(
+            f"{_where(file, text, '', 'rule')}: rule = {_shown(tables)}: expected [[rule]] tables",
+            hint='[[rule]], and below it: experiment = "vision-*" and dataset = "imagenet"',
+        )
+    rules = []
+    for table in tables:
+        values = _checked(file, text, "rule", table, _RULE)
+        missing = [key for key in _RULE if key not in values]
+        if missing:
+            raise ConfigError(
+                f"{_where(file, text, '', 'rule')}: [[rule]] {_shown(table)} has no {missing[0]}",
+                hint='a rule is experiment = "vision-*" and dataset = "imagenet"',
+            )
+        rules.append(Rule(**values))
+    return tuple(rules)
+
+
+def _sections(file: Path, text: str) -> dict[str, Any]:
+    """Return the checked keyword arguments for each section's dataclass, and ``rule`` as it stands there."""
+    result: dict[str, Any] = {section: {} for section in _SECTIONS} | {"rule": []}
     for section, table in _toml(file, text).items():
+        if section == "rule":
+            result[section] = table
+            continue
         if section not in _SECTIONS:
-            listed = ", ".join(f"[{known}]" for known in _SECTIONS)
-            hint = did_you_mean(section, _SECTIONS) or f"known: {listed}"
+            listed = ", ".join([*(f"[{known}]" for known in _SECTIONS), "[[rule]]"])
+            hint = did_you_mean(section, [*_SECTIONS, "rule"]) or f"known: {listed}"
             if section in {"dataset", "datasets", "path"}:
                 hint = "datasets are files of their own: reprod dataset add NAME PATH"
             raise ConfigError(f"{_where(file, text, '', section)}: unknown section or key {section!r}", hint=hint)

@@ -13,6 +13,7 @@ SymlinkPolicy = Literal["record", "skip"]
 Barrier = Literal["walk", "events"]
 Scope = Literal["host", "shared"]
 GitDiff = Literal["patch", "names", "off"]
+Publish = Literal["full", "summary", "digest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class DatasetConfig:
     ``barrier``: whether a run is bound after a full walk, or after all that the watch told of is taken in. Walks for
     runs begin at least ``walk_at_most_every`` seconds apart, and answer all that wait. ``scope``: whether the data is
     this host's alone, so that only runs of this host can have used it, or the same wherever it is mounted.
+    ``publish`` is how much of it goes to a run; None: all where every user can reach and read the root, else totals.
     ``until`` is for the generator alone: the last path of the set, in byte order, where ``max_files`` cuts it.
     """
 
@@ -105,8 +107,17 @@ class DatasetConfig:
     barrier: Barrier = "walk"
     walk_at_most_every: float = 0.0
     scope: Scope = "host"
+    publish: Publish | None = None
     file: Path | None = None
     until: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Runs in experiments whose name fits the pattern ``experiment`` use ``dataset``, if nobody says otherwise."""
+
+    experiment: str
+    dataset: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +151,4 @@ class Config:
     upload: UploadConfig = UploadConfig()
     store: StoreConfig = StoreConfig()
     daemon: DaemonConfig = DaemonConfig()
+    rules: tuple[Rule, ...] = ()

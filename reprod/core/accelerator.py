@@ -155,9 +155,12 @@ def agree(versions: Sequence[str]) -> str | None:
 def visible_indices(gpus: Sequence[Gpu], variables: Mapping[str, str]) -> tuple[int, ...] | None:
     """Return the ``index`` of each NVIDIA GPU that CUDA shows to a process with ``variables``, in CUDA's order.
 
-    None where numbers are used and CUDA's order is not that of the bus: it sorts different models by speed.
+    None where there is none, and where numbers are used and CUDA's order is not that of the bus: it sorts different
+    models by speed.
     """
     mine = [gpu for gpu in gpus if gpu.vendor == "NVIDIA"]
+    if not mine:
+        return None
     value = variables.get("CUDA_VISIBLE_DEVICES")
     by_bus = variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len({gpu.name for gpu in mine}) < 2
     if value is None:

@@ -113,6 +113,24 @@ def bind(
     return _unbound("late", marks, start_ns, _why_late(marks, at, after))
 
 
+def held_at(marks: Sequence[Mark], start_ns: int, slack_ns: int, seq: int) -> int | None:
+    """Return which mark is what the disk held when a run started that is bound to version ``seq``.
+
+    That is the newest of which all changes are older than the start; None if it is none of that version (any more).
+    """
+    before = start_ns - slack_ns
+    life = _life(marks, before, start_ns + slack_ns)
+    if life is None:
+        return None
+    at = _newest_before(marks, life, before)
+    for i in range(at + 1, len(marks)):
+        mark = marks[i]
+        if mark.kind == "step" or mark.born_ns >= before or mark.root_since_ns >= before:
+            break
+        at = i
+    return at if at >= 0 and marks[at].seq == seq else None
+
+
 def _life(marks: Sequence[Mark], before: int, after: int) -> range | None:
     """Return which marks are of the life of the clock that S lies in.
 

@@ -10,6 +10,9 @@ from typing import Literal, get_args
 #: The weakest word wins where a run used several datasets: the last one that holds for any of them.
 Verdict = Literal["none", "appended", "unknown", "changed"]
 
+#: What stands for a status where a run is RUNNING and its process is gone.
+GONE = "the process is gone"
+
 #: What happened to a path. ``touched``: only its fingerprint differs, but its content may have changed and come back.
 What = Literal["added", "removed", "modified", "touched"]
 
@@ -22,11 +25,12 @@ class DriftedPath:
     what: What
     at_ns: int
     version: int | None = None
+    path_b64: str | None = None  # its bytes, where the displayed form does not say them all
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetDrift:
-    """The drift of one dataset of a run; ``counts`` holds how many of each `What`, ``paths`` the first of them.
+    """The drift of one dataset of a run; ``counts`` holds how many paths of each `What`, ``paths`` the first of them.
 
     ``reason`` says for a person why it is that. ``from_version`` is what the run is bound to.
     """
@@ -42,13 +46,17 @@ class DatasetDrift:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The drift of a run: judged at ``judged_ns`` over the time from its start to ``until_ns`` (its end)."""
+    """The drift of a run: judged at ``judged_ns`` over the time from its start to ``until_ns`` (its end).
+
+    ``ended`` says how the end is known: the run's status, or `GONE`: it is RUNNING, but its process is not there.
+    """
 
     run_id: str
     start_ns: int
     until_ns: int
     judged_ns: int
     datasets: tuple[DatasetDrift, ...]
+    ended: str | None = None
 
     @property
     def verdict(self) -> Verdict:

@@ -6,17 +6,18 @@ from another process. Nothing here reads a file.
 """
 
 import hashlib
-import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from reprod.core.accelerator import Accelerators, Cuda, Rocm
+from reprod.core.described import described
 from reprod.core.execution import Execution
 from reprod.core.hosting import Container
 from reprod.core.machine import Cpu, Limits, Memory, System
 from reprod.core.packages import Conda, PackageSet, Python
 from reprod.core.redact import Redactor
-from reprod.core.repository import Git, limit
+from reprod.core.repository import Git, is_file_name, limit
 from reprod.errors import DamagedError
 
 _Part = TypeVar("_Part", "Environment", "Execution")
@@ -28,6 +29,9 @@ PREFIX = "env1:"
 NO_PROCESS = "an interpreter is no process"
 NO_INTERPRETER = "a machine has none of its own"
 NOT_APPLICABLE = frozenset({NO_PROCESS, NO_INTERPRETER})
+
+#: What JSON and its types say of a value that they cannot take; msgspec's own errors are ValueErrors.
+_UNFIT = (ValueError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ def decode(data: bytes) -> Environment:
     import msgspec
 
     try:
-        return msgspec.json.decode(data, type=Environment)
+        return msgspec.json.decode(data, type=described(Environment))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(error) from error
 
@@ -104,13 +108,19 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(data: bytes) -> Record:
-    """Return the capture that ``encode_record`` wrote, as a handover brings it; raise DamagedError if it is none."""
+    """Return the capture that ``encode_record`` wrote, as a handover brings it; raise DamagedError if it is none.
+
+    What comes may be made to hurt: a file with a name that no capture gives is refused.
+    """
     import msgspec
 
     try:
-        return msgspec.json.decode(data, type=Record)
+        record = msgspec.json.decode(data, type=described(Record))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(error) from error
+    if not all(map(is_file_name, record.files)):
+        raise _damaged(ValueError("it has a file that is none of a repository's"))
+    return record
 
 
 def clean(record: Record, redactor: Redactor) -> Record:
@@ -130,20 +140,57 @@ def trimmed(record: Record, git_diff: str) -> Record:
 
 
 def _clean(section: _Part, redactor: Redactor) -> _Part:
-    """Return one part of a record without secrets; a section that cannot be told without one is unknown."""
+    """Return one part of a record without secrets; a section that cannot be told without one is unknown.
+
+    So is one that could not be written down and read again, whatever its collector met: it must not cost the others.
+    """
+    try:
+        return _passed(section, redactor)
+    except _UNFIT:
+        flaws = dict(_flaws(section, redactor))
+        if not flaws:  # it is none of them: a bug
+            raise
+        empty: dict[str, Any] = {each.name: _default(each) for each in fields(section) if each.name in flaws}
+        return _passed(replace(section, **empty, unknown={**section.unknown, **flaws}), redactor)
+
+
+def _passed(section: _Part, redactor: Redactor) -> _Part:
+    """Return a part as it is after redaction, JSON and back; raises one of `_UNFIT` if it does not come back."""
     import msgspec
 
     found = redactor.value(msgspec.to_builtins(section))
-    try:
-        return msgspec.convert(found, type(section))
-    except msgspec.ValidationError as error:
-        # A value of a fixed list is a secret here, or looks like one: the section that holds it goes.
-        name = re.search(r"\$\.(\w+)", str(error))
-        if name is None or getattr(section, name[1], None) is None:
-            raise
-        unknown = {**section.unknown, name[1]: "one of its values is the same as a secret of this process"}
-        changes: dict[str, Any] = {name[1]: None, "unknown": unknown}
-        return _clean(replace(section, **changes), redactor)
+    return msgspec.json.decode(msgspec.json.encode(found), type=described(type(section)))
+
+
+def _flaws(section: _Part, redactor: Redactor) -> Iterator[tuple[str, str]]:
+    """Yield the sections that do not pass alone, and why."""
+    spare = [each for each in fields(section) if _default(each) is not MISSING]
+    alone = replace(section, **{each.name: _default(each) for each in spare})
+    for each in spare:
+        one = replace(alone, **{each.name: getattr(section, each.name)})
+        try:
+            _passed(one, redactor)
+        except _UNFIT as error:
+            try:
+                _passed(one, _BLIND)
+            except _UNFIT:
+                yield each.name, f"what was found cannot be recorded: {redactor.text(str(error))}"
+            else:  # a value of a fixed list is a secret here, or looks like one
+                yield each.name, "one of its values is the same as a secret of this process"
+
+
+def _default(each: Field[Any]) -> Any:
+    return each.default if each.default_factory is MISSING else each.default_factory()
+
+
+class _Blind(Redactor):
+    """Lets everything pass, to tell why something did not: what it returns is thrown away."""
+
+    def value(self, tree: Any) -> Any:
+        return tree
+
+
+_BLIND = _Blind()
 
 
 def _filled(value: Any) -> Any:

@@ -7,12 +7,14 @@ missing where it could be grave is ``unknown``, never equal. The classes of sing
 the same hardware and versions at most. Pure: nothing here reads a file.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from reprod.core.environment import NOT_APPLICABLE, Environment, Record
 from reprod.core.environment_rules import Around, classify
+from reprod.core.numerics import NumericLibrary
 from reprod.core.packages import PackageSet, normalise
 
 Class = Literal["identical", "equivalent", "benign", "unknown", "numeric", "semantic"]
@@ -102,9 +104,18 @@ def facts(record: Record) -> dict[str, object]:
     if numerics is not None:
         found |= _flat("numerics", {"hash_seed": numerics.hash_seed})
         found |= _flat("numerics.torch", msgspec.to_builtins(numerics.torch))
-        for library in numerics.libraries or ():
-            found |= _item(f"numerics.libraries.{library.name}", library.version or "?", msgspec.to_builtins(library))
+        for name, library in _numbered(numerics.libraries or ()):
+            found |= _item(f"numerics.libraries.{name}", library.version or "?", msgspec.to_builtins(library))
+        found |= {f"numerics.gpu_libraries.{each.name}": each.version or "?" for each in numerics.gpu_libraries or ()}
     return found | _flat("random_state", msgspec.to_builtins(record.execution.random_state))
+
+
+def _numbered(libraries: Iterable[NumericLibrary]) -> Iterator[tuple[str, NumericLibrary]]:
+    """Yield each library under a name of its own: a process may have loaded two of one name (numpy's and scipy's)."""
+    seen: Counter[str] = Counter()
+    for each in sorted(libraries, key=lambda library: (library.name, library.version or "")):
+        seen[each.name] += 1
+        yield each.name if seen[each.name] == 1 else f"{each.name}#{seen[each.name]}", each
 
 
 def _flat(prefix: str, section: dict[str, Any] | None) -> dict[str, object]:

@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from reprod.core import rebuild
+from reprod.core.described import described
 from reprod.core.environment import PREFIX, Environment, Record
 from reprod.core.machine import Cpu, Limits
 from reprod.core.packages import explicit_text
 from reprod.core.rebuild import Rebuildable
+from reprod.core.repository import is_file_name
 from reprod.errors import DamagedError
 
 #: Sections that have a file of their own.
@@ -62,6 +64,7 @@ def system_info(record: Record, reference: Mapping[str, Any] | None = None) -> d
         "memory": known["memory"],
         "limits": known["limits"],
         "gpu": env.accelerators and known["accelerators"]["gpus"],
+        "visible_gpus": seen["visible_gpus"],
         "cuda": known["cuda"],
         "rocm": known["rocm"],
         "git": git and _renamed(git, dirty="uncommitted_changes"),
@@ -77,6 +80,7 @@ def system_info(record: Record, reference: Mapping[str, Any] | None = None) -> d
         "numerics": seen["numerics"],
         "random_state": seen["random_state"],
         "imports": seen["imports"],
+        "named_imports": seen["named_imports"],
         "disks": seen["disks"],
         "benchmark": seen["benchmark"],
         "subject": seen["subject"],
@@ -115,7 +119,7 @@ def artifacts(record: Record, reference: Mapping[str, Any] | None = None) -> dic
     apart = {name: value.pop(name) for name in _APART}
     whole = {"schema": "reprod.environment/1", **about, "reference": reference, "environment": value}
     files = {
-        **record.files,
+        **{name: content for name, content in record.files.items() if is_file_name(name)},
         "system_info.json": _pretty(system_info(record, reference)),
         "environment.json": _pretty({**whole, "execution": msgspec.to_builtins(record.execution)}),
     }
@@ -138,10 +142,12 @@ def read_back(environment: bytes, packages: bytes | None) -> Record:
 
     try:
         whole = msgspec.json.decode(environment)
-        record = msgspec.convert({"environment": whole["environment"], "execution": whole["execution"]}, Record)
+        record = msgspec.convert(
+            {"environment": whole["environment"], "execution": whole["execution"]}, described(Record)
+        )
         if packages is not None:
             installed = msgspec.json.decode(packages)
-            known = msgspec.convert({"packages": installed, "conda": installed["conda"]}, Environment)
+            known = msgspec.convert({"packages": installed, "conda": installed["conda"]}, described(Environment))
             record = replace(
                 record, environment=replace(record.environment, packages=known.packages, conda=known.conda)
             )

@@ -5,7 +5,7 @@ nanoseconds since the epoch. Nothing here reads a file.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from reprod.core.benchmark import Benchmark
 from reprod.core.hosting import Cloud, ContainerInstance, Scheduler
@@ -41,7 +41,9 @@ class Execution:
     """One process, interpreter or host as it was seen at ``taken_ns``.
 
     ``variables`` say which part of which job it was. ``disks`` are those of the dataset roots. ``imports`` is what was
-    used by then: at the end of a process that tells it, or at its beginning.
+    used by then: at the end of a process that tells it, or at its beginning; ``named_imports`` is what its script or
+    notebook names, until all that was used is known. ``visible_gpus`` are the ``index`` of each NVIDIA GPU that CUDA
+    shows to it, in CUDA's order; None where there is none, or where that cannot be told.
     """
 
     subject: Subject
@@ -55,6 +57,8 @@ class Execution:
     numerics: Numerics | None = None
     random_state: RandomState | None = None
     imports: Imports | None = None
+    named_imports: Imports | None = None
+    visible_gpus: tuple[int, ...] | None = None
     disks: tuple[Disk, ...] = ()
     benchmark: Benchmark | None = None
     unknown: dict[str, str] = field(default_factory=dict)
@@ -63,9 +67,12 @@ class Execution:
 def with_end(first: Execution, last: Execution) -> Execution:
     """Return what is known of one process: its ``first`` record, and what its ``last`` says was used by then.
 
-    That are imports, numeric settings and the state of generators; what the last does not know stays as it was.
+    That are imports, numeric settings and the state of generators; what the last does not know stays as it was. What
+    the script only names says nothing more once all that was used is known.
     """
-    found = {name: value for name in _AT_THE_END if (value := getattr(last, name)) is not None}
+    found: dict[str, Any] = {name: value for name in _AT_THE_END if (value := getattr(last, name)) is not None}
+    if last.imports is not None and last.imports.complete:
+        found["named_imports"] = None
     still = {name: why for name, why in last.unknown.items() if name in _AT_THE_END and getattr(first, name) is None}
     unknown = {name: why for name, why in {**still, **first.unknown}.items() if name not in found}
     return replace(first, **found, unknown=unknown)

@@ -1,8 +1,8 @@
 """Owns what a machine is and how much of it a process may use: values only, nothing here reads a file.
 
-`System`, `Cpu`, `Memory` and `Disk` describe the machine and are equal for all its processes. `Limits` is what one
-process may use, by number: equal for two jobs of the same size. `Placement` and `DiskSpace` say which CPUs exactly and
-how much is free just now: they differ between two equal jobs, so they belong to the execution, never to the
+`System`, `Cpu` and `Memory` describe the machine and are equal for all its processes. `Limits` is what one process may
+use, by number: equal for two jobs of the same size. `Placement` and `Disk` say which CPUs exactly, where the data lay
+and how much was free just then: they differ between two equal jobs, so they belong to the execution, never to the
 environment. None is not known; ``"max"`` is known to be unlimited, the kernel's own word. Sizes are bytes, CPU amounts
 are in cores.
 """
@@ -120,7 +120,8 @@ class Disk:
 
     ``source`` is what is mounted, without credentials; ``device`` the kernel's name of the block device, if there is
     one; ``options`` are sorted, only those that can matter and name nobody; ``total_bytes`` is None where it changes by
-    itself (ZFS, network); ``rotational`` is None where the kernel does not know.
+    itself (ZFS, network); ``rotational`` is None where the kernel does not know. ``free_bytes`` is what an ordinary
+    user could still write at that moment.
     """
 
     path: str
@@ -131,15 +132,7 @@ class Disk:
     options: tuple[str, ...] = ()
     total_bytes: int | None = None
     rotational: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DiskSpace:
-    """How large the file system of ``path`` is now, and how much of it an ordinary user may still write."""
-
-    path: str
-    total_bytes: int
-    free_bytes: int
+    free_bytes: int | None = None
 
 
 def isa_level(flags: Iterable[str]) -> str | None:

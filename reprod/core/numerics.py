@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from reprod.core.accelerator import Library
+
 #: Names that set threads or kernels of BLAS and OpenMP. Fixed lists: a prefix may meet what holds a secret.
 _THREADS = """
     OMP_NUM_THREADS OMP_DYNAMIC OMP_MAX_ACTIVE_LEVELS OMP_PLACES OMP_PROC_BIND OMP_SCHEDULE OMP_THREAD_LIMIT
@@ -82,13 +84,15 @@ class Numerics:
 
     ``variables`` are those of the two lists above that are set. ``hash_seed`` is what seeded the hashes of strings, and
     with them the order of sets: ``random``, or the number. ``libraries`` is None where they could not be seen; which
-    are loaded depends on what was imported by then. ``torch`` is None where it was not loaded or not asked.
+    are loaded depends on what was imported by then; ``gpu_libraries`` likewise. ``torch`` is None where it was not
+    loaded or not asked.
     """
 
     variables: dict[str, str] = field(default_factory=dict)
     hash_seed: str | None = None
     libraries: tuple[NumericLibrary, ...] | None = None
     torch: TorchSettings | None = None
+    gpu_libraries: tuple[Library, ...] | None = None
     problems: tuple[str, ...] = ()
 
 

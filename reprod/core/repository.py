@@ -19,6 +19,9 @@ Restorable = Literal["yes", "partial", "no"]
 PATCH_NAME = "git_diff.txt"
 BUNDLE_NAME = "git_commits.bundle"
 
+#: Those of submodules have a number.
+_FILE_NAME = re.compile(r"git_diff(?:\.[0-9]{1,4})?\.txt|git_commits(?:\.[0-9]{1,4})?\.bundle")
+
 
 @dataclass(frozen=True, slots=True)
 class Remote:
@@ -107,6 +110,11 @@ class Git:
     restorable: Restorable | None = None
     reasons: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether a file of a record may have this name: it becomes a path, and whoever hands over may lie."""
+    return _FILE_NAME.fullmatch(name) is not None
 
 
 def limit(git: Git, files: Mapping[str, bytes], keep: str) -> tuple[Git, dict[str, bytes]]:

@@ -39,7 +39,8 @@ class RunRecord:
     """One run. ``state`` is that of ``reprod.state`` (None: not recorded yet), ``error`` that of ``reprod.error``.
 
     ``params`` and ``metrics`` are all that the run has, the user's own too; ``tags`` those of reprod. ``recorded_ns``
-    is when the snapshot was made. ``host`` recorded it.
+    is when the snapshot was made. ``host`` recorded it. ``problems`` are sentences: what was recorded and is not there
+    any more, or is not what was written. ``children`` counts the runs within it by what they used (``imagenet@41``).
     """
 
     run_id: str
@@ -60,3 +61,5 @@ class RunRecord:
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    children: dict[str, int] = field(default_factory=dict)

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import msgspec
 
 from reprod.core import digest
+from reprod.core.described import described
 from reprod.core.entry import Content, Entry, Kind, named
 from reprod.core.ordered import ordered_tree
 from reprod.errors import DamagedError
@@ -155,7 +156,7 @@ def read_delta(lines: Iterable[bytes]) -> Delta:
     """Return a delta; raises DamagedError, also if its rows are not as many as it says."""
     rest = iter(lines)
     try:
-        head = msgspec.json.decode(next(rest, b""), type=_Head)
+        head = msgspec.json.decode(next(rest, b""), type=described(_Head))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _damaged(f"the delta's header cannot be read: {error}") from error
     if head.schema != DELTA_SCHEMA:
@@ -246,7 +247,7 @@ def _listed_path(item: Mapping[str, Any]) -> bytes:
 
 def _row(line: bytes) -> _Row:
     try:
-        row = msgspec.json.decode(line, type=_Row)
+        row = msgspec.json.decode(line, type=described(_Row))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _damaged(f"a row cannot be read: {error}") from error
     if row.size < 0:

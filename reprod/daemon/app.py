@@ -27,6 +27,8 @@ from reprod.capture.process import boot_id
 from reprod.config import Config, DatasetConfig, load
 from reprod.core.run import Payload
 from reprod.daemon import systemd
+from reprod.daemon.advertise import Advertiser
+from reprod.daemon.answering import Answering
 from reprod.daemon.clock_watch import ClockWatch
 from reprod.daemon.control import Control
 from reprod.daemon.counters import Counters
@@ -36,6 +38,7 @@ from reprod.daemon.following import Following
 from reprod.daemon.headline import headline
 from reprod.daemon.listen import TcpDoor
 from reprod.daemon.lock import locked
+from reprod.daemon.nodes import Nodes
 from reprod.daemon.notes import Notes
 from reprod.daemon.pruner import Pruner
 from reprod.daemon.pulse import Pulse
@@ -50,6 +53,7 @@ from reprod.daemon.upgrade import Upgrade, bringing_up_to_date
 from reprod.daemon.work import DatasetWork
 from reprod.errors import NotFoundError, ReprodError, StateError, TrackingError
 from reprod.fs.pace import Limits
+from reprod.ops import hosts
 from reprod.ops.handovers import take_in
 from reprod.sinks.protocol import SinkError
 from reprod.store import files, outbox, registry, rehome
@@ -131,12 +135,16 @@ class Daemon:
         self.works: dict[str, DatasetWork] = {}
         self._stuck: StateError | None = None
         self._stuck_until_s = 0.0
+        host = hosts.identify(config.state_dir, opened.db)
         opened.db.write(lambda c: registry.see_boot(c, boot_id(), self.started_ns))
         self.boots = opened.db.read(registry.boots)
         self.scratch = config.state_dir / "scratch"
         self.counters = Counters()
         self.tracking = Tracking(config, self.log)
         self.trigger = Trigger(self)
+        self.advertiser = Advertiser(self, host)
+        self.answering = Answering(self)
+        self.nodes = Nodes(self)
         self.notes = Notes(self)
         self.courier = Courier(self)
         self.sampler = Sampler(self)
@@ -168,6 +176,8 @@ class Daemon:
             await group.start(self.tracking.run, name="tracking")
             self.say_disabled()
             group.start_soon(self.trigger.run, name="trigger")
+            group.start_soon(self.advertiser.run, name="advertiser")
+            group.start_soon(self.nodes.run, name="nodes")
             group.start_soon(self.courier.run, name="courier")
             group.start_soon(self.notes.run, name="notes")
             group.start_soon(self.sampler.run, name="sampler")

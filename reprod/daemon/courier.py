@@ -1,8 +1,7 @@
 """Deliver what is owed: one row after the other through the MLflow child, with back-off, for ever.
 
 A server that is down or hung costs nothing but waiting: rows stay in the outbox, the child is killed at its time-out,
-and nothing else in the daemon notices. Runs that were captured while they trained get their params when they have
-ended.
+and nothing else in the daemon notices. What waits for the end of a run is written by ``reprod.daemon.endings``.
 """
 
 import time
@@ -11,12 +10,14 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 from anyio import to_thread
+from anyio.abc import TaskGroup
 
-from reprod.core.run import ENDED, Payload
+from reprod.core.described import described
+from reprod.core.run import Payload
 from reprod.core.snapshot import Snapshot
+from reprod.daemon.endings import Endings
 from reprod.errors import DamagedError, NotFoundError, ReprodError, StateError
 from reprod.ops.deliver import deliver
-from reprod.ops.deliver_end import deliver_end
 from reprod.sinks.protocol import RETRIED, SinkError
 from reprod.store import files, outbox
 from reprod.store.connection import Database
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
 
 IDLE_S = 30.0
-STATUS_CHUNK = 100  # runs asked about in one call
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # after an unreachable server: one row tries it, not each of the outbox
 
 
@@ -35,7 +35,7 @@ class Courier:
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
         self._bell = anyio.Event()
-        self._next_look_s = 0.0
+        self._endings = Endings(daemon)
         self._paused_until_s = 0.0
         self._pause_s = FIRST_PAUSE_S
 
@@ -50,26 +50,31 @@ class Courier:
 
     async def run(self) -> None:
         """Deliver until cancelled."""
+        async with anyio.create_task_group() as group:
+            while True:
+                self._bell = anyio.Event()
+                wait_s = await self._round(group)
+                with anyio.move_on_after(wait_s):
+                    await self._bell.wait()
+
+    async def _round(self, group: TaskGroup) -> float:
+        """Deliver what is due, look after the ends of runs; return how long to wait until the next round."""
         tracking = self._daemon.tracking
-        while True:
-            self._bell = anyio.Event()
-            wait_s = IDLE_S
-            if tracking.state != "none":
-                await tracking.ready.wait()
-                try:
-                    await self._deliver_due()
-                    await self._finish_ended()
-                    wait_s = await self._seconds_to_next()
-                except StateError as error:
-                    wait_s = self._daemon.be_stuck(error)
-            with anyio.move_on_after(wait_s):
-                await self._bell.wait()
+        if tracking.state == "none":
+            return IDLE_S
+        await tracking.ready.wait()
+        try:
+            await self._deliver_due()
+            await self._endings.look(group)
+            return await self._seconds_to_next()
+        except StateError as error:
+            return self._daemon.be_stuck(error)
 
     async def _seconds_to_next(self) -> float:
         key, now = self._daemon.tracking.key, anyio.current_time()
         due = await to_thread.run_sync(lambda: self._daemon.records.read(lambda c: outbox.next_due_ns(c, key)))
         left = (due - time.time_ns()) / 1e9 if due is not None else IDLE_S
-        return max(0.05, min(max(left, self._paused_until_s - now), IDLE_S, self._next_look_s - now))
+        return max(0.05, min(max(left, self._paused_until_s - now), IDLE_S, self._endings.next_s - now))
 
     async def _deliver_due(self) -> None:
         while anyio.current_time() >= self._paused_until_s:
@@ -107,6 +112,8 @@ class Courier:
             await to_thread.run_sync(daemon.postpone, row, daemon.bug(unexpected))
             return True
         state, ended, renamed = done
+        if ended:
+            self._endings.next_s = 0.0  # its drift is still owed
         daemon.counters.deliver(state)
         daemon.log.info("run.captured", run_id=row.run_id, state=state, params_written=ended, renamed=renamed or None)
         return True
@@ -117,23 +124,24 @@ class Courier:
             daemon.records,
             row,
             daemon.tracking.child,
-            self._open_dataset,
+            self.open_dataset,
             daemon.scratch,
             max_inline_files=daemon.config.mlflow.max_inline_files,
             git_diff=daemon.config.upload.git_diff,
         )
-        snapshot = msgspec.json.decode(row.snapshot or b"", type=Snapshot)
+        snapshot = msgspec.json.decode(row.snapshot or b"", type=described(Snapshot))
         now = time.time_ns()
 
         def settle(c: files.Connection) -> None:
-            outbox.delivered(c, row.id, result.state, ended=result.ended, now_ns=now)
+            outbox.delivered(c, row.id, result.state, ended=False, now_ns=now)
             if any(d.retry for d in snapshot.datasets):
                 outbox.look_again(c, row.id, now + 30_000_000_000)
 
         daemon.records.write(settle)
         return result.state, result.ended, result.renamed
 
-    def _open_dataset(self, name: str, seq: int, at_ns: int) -> Database:
+    def open_dataset(self, name: str, seq: int, at_ns: int) -> Database:
+        """Open the file that holds a version, for reading; who asks closes it."""
         return files.open_dataset_readonly(self._daemon.config.state_dir, name, seq=seq, at_ns=at_ns)[0]
 
     def _take_error(self, row: outbox.Delivery, error: SinkError) -> None:
@@ -158,43 +166,13 @@ class Courier:
                     row.run_id,
                     "failed",
                     time.time_ns() // 1_000_000,
+                    host_id=self._daemon.advertiser.host.id,
                     tags={"reprod.error": said},
                     remove_tags=("reprod.note",),
                 )
             )
         except SinkError:
             pass
-
-    async def _finish_ended(self) -> None:
-        """Write the params of runs that have ended since they were captured; asked once a poll interval."""
-        daemon = self._daemon
-        if anyio.current_time() < self._next_look_s:
-            return
-        self._next_look_s = anyio.current_time() + daemon.config.mlflow.poll_seconds
-        try:
-            await to_thread.run_sync(self._finish, abandon_on_cancel=True)
-        except SinkError as error:
-            if error.kind == "bug":
-                daemon.log.error("delivery.params_failed", error=error.message, detail=error.detail)
-
-    def _finish(self) -> None:
-        daemon = self._daemon
-        rows = daemon.records.read(lambda c: outbox.ending(c, daemon.tracking.key))
-        for i in range(0, len(rows), STATUS_CHUNK):
-            chunk = {row.run_id: row for row in rows[i : i + STATUS_CHUNK]}
-            now = daemon.tracking.child.runs(list(chunk))
-            for run_id in now.missing:
-                self._forget(chunk[run_id])
-            for found in now.runs:
-                row = chunk.get(found.run.run_id)
-                if row is not None and found.run.status in ENDED:
-                    keep = daemon.config.upload.git_diff
-                    deliver_end(daemon.records, row, daemon.tracking.child, daemon.scratch, git_diff=keep)
-                    self._settle(row)
-                    daemon.log.info("run.finished", run_id=row.run_id, status=found.run.status)
-
-    def _settle(self, row: outbox.Delivery) -> None:
-        self._daemon.records.write(lambda c: outbox.ended(c, row.id))
 
     def _forget(self, row: outbox.Delivery) -> None:
         now = time.time_ns()

@@ -66,6 +66,7 @@ class TcpDoor:
                 while self._daemon.config.daemon == wanted:
                     self._bell = anyio.Event()
                     await self._bell.wait()
+                self.error, self.listens = None, False  # before the first wait: who asks hears of the new address
                 group.cancel_scope.cancel()
             self.error, self.listens = None, False
 

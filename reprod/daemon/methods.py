@@ -16,11 +16,10 @@ from reprod.capture.process import boot_id
 from reprod.core import digest
 from reprod.core.binding import Assurance
 from reprod.core.entry import named
-from reprod.core.environment import Record, clean, decode_record
 from reprod.core.manifest import rfc3339
 from reprod.core.process import MAX_PATH, MAX_TEXT, ProcessContext
-from reprod.core.redact import Redactor, redact_url
-from reprod.core.run import dataset_names
+from reprod.core.redact import redact_url
+from reprod.core.run import base_names
 from reprod.daemon import callers, following, runs
 from reprod.daemon.look import look
 from reprod.daemon.pruner import prune_all
@@ -32,12 +31,13 @@ from reprod.errors import IncompleteError, NotFoundError, UsageError, did_you_me
 from reprod.fs import mounts
 from reprod.ops import rehome
 from reprod.ops.estimate import estimate
-from reprod.ops.handovers import decode_execution
+from reprod.ops.handovers import read_end, read_record
 
 if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
 
 PROGRESS_S = 0.2
+MAX_RUN_ID = 100  # MLflow's have 32 characters, others' servers may have longer ones
 SHOWN_PROBLEMS = 100
 OUTLOOK_S = 1.0  # arming takes some 20 us a directory: who adds a dataset waits no longer for it
 
@@ -158,6 +158,7 @@ async def snapshot(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _n
     if request.report is None:
         raise IncompleteError(f"{work.dataset.name} was not walked", hint="reprod status")
     if run_id is not None:
+        daemon.answering.claim(run_id)
         await daemon.tag(run_id, work.dataset.name)
     version = request.report.version
     assurance: Assurance = "network" if mounts.is_network(request.report.fs_type) else "walk"
@@ -205,7 +206,10 @@ async def announce(daemon: "Daemon", params: dict[str, Any], caller: Caller, _no
     if context is not None and speaks and callers.ANNOUNCEMENTS.take(caller.uid):
         claim = callers.Claim(context, caller.uid, proven=caller.pid == context.pid)
         await to_thread.run_sync(lambda: daemon.records.write(lambda c: callers.note(c, claim)))
-    names = dataset_names(_text(params, "dataset", MAX_TEXT) or "")
+        run_id = _text(params, "run_id", MAX_RUN_ID)
+        if run_id is not None and params.get("takes_part") is True:
+            await daemon.nodes.hear(run_id)
+    names = base_names(_text(params, "dataset", MAX_TEXT) or "")
     if any(name in daemon.works for name in names):  # of others a poll takes nothing in
         daemon.trigger.ring()
     return {
@@ -224,10 +228,10 @@ async def handover(daemon: "Daemon", params: dict[str, Any], caller: Caller, _no
     callers.charge(caller.uid)
     claim = callers.Claim(context, caller.uid, proven=callers.owner(context) == caller.uid)
     if params["record"] == b"null":
-        last = await to_thread.run_sync(decode_execution, params["execution"], limiter=_ONE_RECORD)
+        last = await to_thread.run_sync(read_end, params["execution"], limiter=_ONE_RECORD)
         await to_thread.run_sync(lambda: daemon.records.write(lambda c: callers.keep_end(c, claim, last)))
         return {"digest": None}
-    given, key = await to_thread.run_sync(_read_record, params["record"], limiter=_ONE_RECORD)
+    given, key = await to_thread.run_sync(read_record, params["record"], limiter=_ONE_RECORD)
     kept, new = await to_thread.run_sync(
         lambda: daemon.records.write(lambda c: callers.keep_record(c, claim, given, key))
     )
@@ -267,14 +271,6 @@ def _own_context(params: dict[str, Any], caller: Caller) -> ProcessContext | Non
     if context is None or context.boot_id != boot_id():
         return None
     return context if caller.uid == 0 or callers.owner(context) in {None, caller.uid} else None
-
-
-def _read_record(text: bytes) -> tuple[Record, str]:
-    """Return a handed-over record and its environment's digest. Raises DamagedError, UsageError if it is none."""
-    record = clean(decode_record(text), Redactor())  # it comes from who may be another version, or anybody
-    if not 0 <= record.execution.taken_ns < 1 << 63:
-        raise UsageError("taken_ns is no time in nanoseconds", hint="is this machine's clock set?")
-    return record, record.environment.digest()
 
 
 def _text(params: dict[str, Any], key: str, longest: int = MAX_PATH) -> str | None:

@@ -2,11 +2,13 @@
 
 A note is a courtesy. Runs are noted a few at a time and seldom, behind everything else the tracking server is asked; a
 note that cannot be written is not tried again before the next round; the recording of the run removes it. Of several
-daemons that find nobody to answer, one writes: each waits a different while, and writes only where no note is.
-Seconds are of the loop's clock.
+daemons that find nobody to answer, one writes: each waits a different while, and writes only where no note is. That
+several hosts have the dataset is an error, ``reprod.error``: each of them says it, in the same words. Seconds are of
+the loop's clock.
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,10 +17,10 @@ from anyio import to_thread
 
 from reprod.capture.process import host_name
 from reprod.core.process import ProcessContext
-from reprod.core.run import DATASET_NAME, PendingRun, dataset_names
+from reprod.core.run import DATASET_NAME, PendingRun, dataset_names, split_name
 from reprod.daemon.status import progress
 from reprod.errors import did_you_mean
-from reprod.sinks.protocol import SinkError
+from reprod.sinks.protocol import NoteKey, SinkError
 
 if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
@@ -27,6 +29,7 @@ ROUND_S = 5.0
 WORKING_AFTER_S = 10.0  # until then somebody who looks at a run will look again
 AGAIN_S = 60.0  # how soon the same run is told something else
 UNANSWERED_AFTER_S, SPREAD_S = 600.0, 60.0
+CONTESTED_AFTER_S = 15.0  # a script that tags its run says who it is a moment later
 AT_ONCE = 20  # runs in a round: two requests each
 
 
@@ -43,9 +46,18 @@ class Unanswered:
     """Runs that no dataset of ours answers for: since when each was seen, and the run as it was then."""
 
     since: dict[str, tuple[float, PendingRun]] = field(default_factory=dict)
+    contested: dict[str, tuple[float, str]] = field(default_factory=dict)
 
-    def see(self, runs: list[PendingRun], now_s: float) -> None:
-        """Take over what the last poll found; who is not among them any more is answered, or gone."""
+    def see(self, runs: list[PendingRun], now_s: float, contested: Mapping[str, str] | None = None) -> None:
+        """Take over what the last poll found; who is not among them any more is answered, or gone.
+
+        ``contested`` are runs that cannot be recorded because several hosts have what they name, and what to say.
+        """
+        told = contested or {}
+        self.contested = {
+            run_id: (self.contested[run_id][0] if run_id in self.contested else now_s, text)
+            for run_id, text in told.items()
+        }
         known = self.since
         self.since = {}
         for run in runs:
@@ -54,7 +66,15 @@ class Unanswered:
 
     def due(self, now_s: float) -> list[PendingRun]:
         """Return those that have waited long enough and carry no note."""
-        return [run for first, run in self.since.values() if run.note is None and now_s - first >= UNANSWERED_AFTER_S]
+        return [
+            run
+            for first, run in self.since.values()
+            if run.note is None and run.run_id not in self.contested and now_s - first >= UNANSWERED_AFTER_S
+        ]
+
+    def disputed(self, now_s: float) -> dict[str, str]:
+        """Return the contested runs that have waited long enough, and what to say on them."""
+        return {run_id: text for run_id, (first, text) in self.contested.items() if now_s - first >= CONTESTED_AFTER_S}
 
 
 class Notes:
@@ -63,6 +83,7 @@ class Notes:
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
         self._told: dict[str, _Told] = {}
+        self._disputed: dict[str, str] = {}  # what was said on contested runs
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -85,15 +106,22 @@ class Notes:
             await self._write(run_id, working[run_id], once=False)
         for run in trigger.unanswered.due(now_s)[:AT_ONCE]:
             await self._write(run.run_id, self._nobody(run), once=True)
+        disputed = trigger.unanswered.disputed(now_s)
+        self._disputed = {run_id: text for run_id, text in self._disputed.items() if run_id in disputed}
+        for run_id in [run_id for run_id, text in disputed.items() if self._disputed.get(run_id) != text][:AT_ONCE]:
+            self._disputed[run_id] = disputed[run_id]
+            await self._write(run_id, disputed[run_id], once=False, key="reprod.error")
 
     def _is_news(self, run_id: str, text: str, now_s: float) -> bool:
         told = self._told.get(run_id, _Told())
         return text != told.text and now_s >= told.next_s
 
-    async def _write(self, run_id: str, text: str, *, once: bool) -> None:
+    async def _write(self, run_id: str, text: str, *, once: bool, key: NoteKey = "reprod.note") -> None:
         child = self._daemon.tracking.child
         try:
-            said = await to_thread.run_sync(lambda: child.note(run_id, text, once=once), abandon_on_cancel=True)
+            said = await to_thread.run_sync(
+                lambda: child.note(run_id, text, once=once, key=key), abandon_on_cancel=True
+            )
         except SinkError as error:
             self._daemon.log.info("run.not_noted", run_id=run_id, error=error.message)
             return
@@ -121,11 +149,12 @@ class Notes:
     def _nobody(self, run: PendingRun) -> str:
         """Say that nobody answers, and what may be meant."""
         works, names = self._daemon.works, dataset_names(run.dataset)
-        unknown = [name for name in names if name not in works]
+        unknown = [name for name in names if split_name(name)[0] not in works]
         if unknown:
             meant = [did_you_mean(name.partition("/")[0], works).rstrip("?") for name in unknown]
-            fit = DATASET_NAME.fullmatch(unknown[0]) is not None
-            cure = f"reprod dataset add {unknown[0]} PATH, where the data is, registers it"
+            base, _ = split_name(unknown[0])
+            fit = DATASET_NAME.fullmatch(base) is not None
+            cure = f"reprod dataset add {base} PATH, where the data is, registers it"
             said = next(filter(None, meant), cure if fit else "a dataset's name is of A-Z a-z 0-9 . _ -")
             return f"no daemon knows {', '.join(map(repr, unknown))}; {said}"
         context = ProcessContext.parse(run.context or "")

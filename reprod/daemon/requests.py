@@ -13,6 +13,7 @@ import anyio
 import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from reprod.core.described import described
 from reprod.core.protocol import MAX_LINE
 
 MAX_HEADERS, MAX_HEADER = 100, 8192
@@ -60,7 +61,7 @@ def parse(line: bytes) -> Request:
     """Return the request in a line; what a handover brings stays text. Raises ValueError, RecursionError."""
     if len(line) > MAX_LINE:
         try:
-            long = msgspec.json.decode(line, type=_Handover)
+            long = msgspec.json.decode(line, type=described(_Handover))
         except msgspec.MsgspecError as error:
             raise ValueError(f"over {MAX_LINE} bytes and no handover: {error}") from error
         if len(long.params.context) > MAX_LINE:

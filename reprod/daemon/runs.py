@@ -47,7 +47,7 @@ async def complete(daemon: "Daemon", params: dict[str, Any], _caller: "Caller", 
     asked, name = params.get("kind") or "datasets", params.get("name") or ""
     kind = next((each for each in get_args(Kind) if each == asked), None)
     if kind is None or not isinstance(name, str) or len(name) > _LONGEST:
-        raise UsageError("kind is datasets, versions (of name) or runs", hint=_VERSIONS_DIFFER)
+        raise UsageError(f"kind is {', '.join(get_args(Kind))}; name is a dataset's", hint=_VERSIONS_DIFFER)
     if kind == "datasets":  # also those that were never scanned
         bad = [(each.name, "misconfigured") for each in daemon.config.misconfigured]
         named = sorted([*((name, work.dataset.path) for name, work in daemon.works.items()), *bad])

@@ -266,12 +266,12 @@ class DatasetWork:
         now, armed = anyio.current_time(), self.watch.armed
         self._schedule.succeed(report, order.paths, self.began_s, now, reconcile_s, watched=armed)
         self.state = "incomplete" if version.problems else "current"
-        if version.problems == 0 and (report.sealed or not was_whole):
-            await self._on_whole()
         if report.sealed or report.full:
             self._log.info("dataset.refreshed", **_fields(report))
         if report.unannounced:
             self._log.warning("dataset.change_unannounced", version=version.seq, total=self.counts.unannounced)
+        if version.problems == 0 and (report.sealed or not was_whole):
+            await self._on_whole()
 
     async def _fail(self, error: ReprodError) -> None:
         """An expected failure is a state and a back-off; a damaged file is closed, so that opening sets it aside."""

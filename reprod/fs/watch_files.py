@@ -46,6 +46,9 @@ _ROOT_CHECK_EVERY = int(1000 * ROOT_CHECK_S) // STEP_MS
 # After what may be an overflow all is armed anew, but not more often than this: it holds the interpreter lock.
 _REBUILD_S = 1.0
 
+#: Batches that follow each other so closely may be of one queue that overflowed.
+STORM_S = 4 * DEBOUNCE_MS / 1000
+
 _ADDED = 1  # watchfiles.Change.added
 
 
@@ -127,7 +130,7 @@ class WatchfilesWatcher:
         try:
             # Without a time-out (0): watchfiles drops events that arrive while one fires (5 of 40,000 measured).
             while not isinstance(batch := notify.watch(DEBOUNCE_MS, STEP_MS, 0, pulse), str):
-                if translate.is_overflow(batch):
+                if translate.is_storm(len(batch), time.monotonic()):
                     notify = self._rebuilt(notify, pulse, translate)
                 self._hand_over(batch, pulse, translate)
         except BaseException as error:  # noqa: BLE001 - thread boundary; a Rust panic is not even an Exception
@@ -176,14 +179,20 @@ class _Translation:
         self._below = self.root.rstrip(b"/") + b"/"
         self._only = only
         self._many = max_queued_events() // 4
+        self._storm, self._storm_s = 0, float("-inf")  # events of a storm so far, and when the last of them came
 
-    def is_overflow(self, batch: set[tuple[int, str]]) -> bool:
-        """Whether events may have been dropped before these."""
-        return len(batch) > self._many
+    def is_storm(self, events: int, now_s: float) -> bool:
+        """Take in how many events came now; whether some may have been dropped before them.
+
+        On a busy machine a queue that overflowed is read in several batches, one after the other.
+        """
+        self._storm = events + (self._storm if now_s - self._storm_s < STORM_S else 0)
+        self._storm_s = now_s
+        return self._storm > self._many
 
     def batch(self, batch: set[tuple[int, str]], seen_ns: int, lag_ns: int) -> tuple[list[Hint], list[str]]:
         """Return the hints and the names of the cookies that appeared."""
-        if self.is_overflow(batch):  # everything is told, so whoever waits for a cookie may go on
+        if self._storm > self._many:  # everything is told, so whoever waits for a cookie may go on
             present = [os.fsdecode(name) for name in os.listdir(self.cookies)]
             return [Hint(b"", seen_ns, lag_ns, overflow=True)], present
         real: dict[bytes, bytes] = {}

@@ -7,6 +7,7 @@ because it may restart. Everything here is bounded by an alarm, and nothing is p
 
 import json
 import os
+import resource
 import signal
 import socket
 import time
@@ -21,6 +22,7 @@ from reprod.capture.ending import capture_end
 from reprod.capture.environment import capture_paths
 from reprod.capture.handover import request
 from reprod.config import places
+from reprod.core.described import described
 from reprod.core.environment import Record, encode_record
 from reprod.core.packages import Python
 from reprod.core.plain import plain
@@ -50,11 +52,11 @@ def record(given: dict[str, Any]) -> bool:
     captured = capture_paths(
         context,
         sys_path=given["own_path"],
-        python=msgspec.convert(python, Python),
+        python=msgspec.convert(python, described(Python)),
         cwd=given["cwd"],
         script=given["script"],
     )
-    return _hand_over(given, context, "record", list(_shorter(context, captured)))
+    return hand_over(given, context, "record", list(shorter(context, captured)))
 
 
 def finish(given: dict[str, Any]) -> bool:
@@ -65,15 +67,16 @@ def finish(given: dict[str, Any]) -> bool:
         return False
     last = capture_end(context, given["used"])
     parameters = {"context": context.to_object(), "execution": msgspec.to_builtins(last)}
-    return _hand_over(given, context, "execution", [request("handover", parameters)])
+    return hand_over(given, context, "execution", [request("handover", parameters)])
 
 
 def _begin() -> None:
     signal.alarm(CHILD_S)
     os.nice(10)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it holds what it looks for: a crash leaves no file of that
 
 
-def _shorter(context: ProcessContext, captured: Record) -> Iterator[bytes]:
+def shorter(context: ProcessContext, captured: Record) -> Iterator[bytes]:
     """Yield the longest line of a record that may be sent, and one without files: they go before the record is lost."""
     why = f"too long to be handed over: a line has {MAX_HANDOVER >> 20} MiB"
     line = _line(context, captured)
@@ -115,7 +118,7 @@ def _less(git: Git, names: Collection[str], said: str) -> Git:
     )
 
 
-def _hand_over(given: dict[str, Any], context: ProcessContext, kind: str, lines: list[bytes]) -> bool:
+def hand_over(given: dict[str, Any], context: ProcessContext, kind: str, lines: list[bytes]) -> bool:
     """Give the first of ``lines`` that a daemon takes to it; keep the first in a file until one does."""
     state, name = _state(), handover_folder.file_name(context, kind)
     deadline = time.monotonic() + CHILD_S - 2
@@ -137,7 +140,7 @@ def _hand_over(given: dict[str, Any], context: ProcessContext, kind: str, lines:
 
 def _content(line: bytes) -> bytes:
     """Return what a file holds of a line: the parameters."""
-    return msgspec.json.encode(msgspec.json.decode(line, type=_Line).params)
+    return msgspec.json.encode(msgspec.json.decode(line, type=described(_Line)).params)
 
 
 class _Line(msgspec.Struct):

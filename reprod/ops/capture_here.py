@@ -20,6 +20,7 @@ from reprod.capture.interpreter import describe_self
 from reprod.capture.process import current_context, is_alive
 from reprod.capture.taint import read_taint
 from reprod.core.benchmark import Benchmark
+from reprod.core.described import described
 from reprod.core.environment import Record, clean
 from reprod.core.packages import Package, PackageSet
 from reprod.core.process import ProcessContext
@@ -109,7 +110,7 @@ def _running(state: Path) -> list[str]:
         _, rows = records.read(lambda c: outbox.listed(c, "all", _RUNS))
     for row, _ in rows:
         try:
-            run = msgspec.json.decode(row.run, type=PendingRun)
+            run = msgspec.json.decode(row.run, type=described(PendingRun))
         except msgspec.MsgspecError:  # of another version of reprod
             continue
         context = ProcessContext.parse(run.context or "")

@@ -1,19 +1,27 @@
-"""The verb that writes what can only be written when a run has ended: the params, and what its process told last."""
+"""The verb that writes what can only be written when a run has ended: the params, what its process told last, drift."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
 
 import msgspec
 
-from reprod.core.run import Payload
+from reprod.core.described import described
+from reprod.core.drift import Drift
+from reprod.core.drift_document import to_document
+from reprod.core.environment import Record
+from reprod.core.run import Payload, PendingRun, key_of
 from reprod.core.snapshot import Snapshot
-from reprod.ops import payload
-from reprod.ops.run_files import environment_files, put, record_of
-from reprod.ops.taken import known_taken
+from reprod.ops import payload, report
+from reprod.ops.nested import count_children, has_params, shared_with
+from reprod.ops.report import report_page
+from reprod.ops.run_files import OpenDataset, environment_files, put, record_of
+from reprod.ops.taken import ask_taken, known_taken
 from reprod.ops.upload import Server
 from reprod.sinks.child import MlflowChild
 from reprod.store import outbox
+from reprod.store.asked import place_of
 from reprod.store.connection import Database
 
 #: The files that say what a process did, beside what it ran in.
@@ -21,29 +29,86 @@ _OF_THE_END = ("system_info.json", "environment.json")
 
 
 def deliver_end(
-    records: Database, delivery: outbox.Delivery, child: MlflowChild, scratch: Path, *, git_diff: str = "patch"
+    records: Database,
+    delivery: outbox.Delivery,
+    child: MlflowChild,
+    scratch: Path,
+    *,
+    drift: Drift | None = None,
+    ended: bool = True,
+    git_diff: str = "patch",
+    run: PendingRun | None = None,
+    open_dataset: OpenDataset | None = None,
 ) -> None:
-    """Write the params of a run that has ended by now, and what its process told at its end; the rest is on it."""
-    snapshot = msgspec.json.decode(delivery.snapshot or b"", type=Snapshot)
-    record = record_of(records, delivery, snapshot, git_diff)
+    """Write the params of a run that has ended by now, what its process told at its end, and its drift.
+
+    The rest is on it already. Idempotent: a later drift takes the place of an earlier one.
+
+    :param ended: False for a run that is RUNNING, but whose process is gone: it may go on and log params of its own,
+        so it gets its drift and no more.
+    :raises SinkError: the tracking server is unreachable, refuses, or the run is gone; ``kind`` says which.
+    """
+    snapshot = msgspec.json.decode(delivery.snapshot or b"", type=described(Snapshot))
+    kept = record_of(records, delivery, snapshot, git_diff)
+    record = kept if ended else None
     folder = Path(tempfile.mkdtemp(prefix="delivery-", dir=scratch))
     try:
-        told = record is not None and record.execution != snapshot.execution
-        if record is not None and told:
-            known = known_taken(delivery)
-            files = environment_files(record, Server(records, child, delivery.tracking_uri, scratch))
-            for name in _OF_THE_END:
-                path = f"environment/{name}"
-                place = folder / "reprod" if path in known.taken.artifacts_taken else folder
-                put(place / path, files[name])
+        files = _last_words(records, delivery, child, scratch, snapshot, record)
+        if drift is not None and shared_with(records, delivery, snapshot) is None:
+            place = _place(records, delivery, child, "data_manifest/drift.json")
+            files[place] = json.dumps(to_document(report.reserved(drift, snapshot)), indent=2).encode()
+            if run is not None and open_dataset is not None:
+                children = count_children(records, delivery.tracking_uri, delivery.run_id)
+                files[_place(records, delivery, child, report.PATH)] = report_page(
+                    snapshot, kept, delivery, run, open_dataset, records, drift, children, git_diff=git_diff
+                )
+        for path, content in files.items():
+            put(folder / path, content)
+        params = None
+        if ended and has_params(records, delivery, snapshot):
+            params = payload.params(snapshot, record.environment if record else None)
         child.deliver(
             Payload(
                 run_id=delivery.run_id,
-                state=snapshot.state,
+                state=None,  # the run has it; one that names other datasets by now has another
                 timestamp_ms=snapshot.created_ns // 1_000_000,
-                params=payload.params(snapshot, record.environment if record else None),
-                artifacts_dir=str(folder) if told else None,
+                host_id=snapshot.host_id,
+                tags=drift_tags(drift) if drift is not None else {},
+                params=params,
+                artifacts_dir=str(folder) if files else None,
             )
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def drift_tags(drift: Drift) -> dict[str, str]:
+    """Return the tags that say a run's drift; with several datasets also that of each."""
+    each = {f"reprod.drift.{key_of(of.name)}": of.verdict for of in drift.datasets}
+    return {"reprod.drift": drift.verdict, **(each if len(each) > 1 else {})}
+
+
+def _last_words(
+    records: Database,
+    delivery: outbox.Delivery,
+    child: MlflowChild,
+    scratch: Path,
+    snapshot: Snapshot,
+    record: Record | None,
+) -> dict[str, bytes]:
+    """Return the files, by their path on the run, that hold more since the process told of its end."""
+    if record is None or record.execution == snapshot.execution:
+        return {}
+    taken = known_taken(delivery).taken.artifacts_taken
+    files = environment_files(record, Server(records, child, delivery.tracking_uri, scratch))
+    paths = {name: f"environment/{name}" for name in _OF_THE_END}
+    return {f"reprod/{path}" if path in taken else path: files[name] for name, path in paths.items()}
+
+
+def _place(records: Database, delivery: outbox.Delivery, child: MlflowChild, path: str) -> str:
+    """Return where a file goes: to its path, apart for datasets that were named later, beside a file of the user's."""
+    place = records.read(lambda c: place_of(c, delivery.id))
+    if place > 1:
+        return f"reprod/{place}/{path.removeprefix('reprod/')}"
+    taken = ask_taken(records, delivery, child, [path], [])
+    return f"reprod/{path}" if path in taken.artifacts_taken else path

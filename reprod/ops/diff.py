@@ -4,9 +4,10 @@ Versions of one dataset are compared under one root only; a manifest file can be
 algorithms that both sides have. Of what is below a folder that one side could not list, nothing is said but that.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from reprod.core.pattern import Selection
 from reprod.errors import NotFoundError, UsageError
 from reprod.fs.root import open_root
 from reprod.ops.manifest_file import is_manifest_file, read_claims
-from reprod.ops.observe import Seen, observe
+from reprod.ops.observe import observe
 from reprod.ops.reference import (
     Reference,
     last_used,
@@ -32,8 +33,12 @@ from reprod.ops.reference import (
 from reprod.ops.refresh import state_inodes
 from reprod.store import files, listing, versions
 from reprod.store.connection import Database
+from reprod.store.subtree import is_in, subtree
 
 Checkpoint = Callable[[], None]
+
+#: Contents by path, and the directories that could not be listed.
+_Held = tuple[dict[bytes, Content], tuple[bytes, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +66,14 @@ def diff(state: Path, config: Config, a: str, b: str | None, checkpoint: Checkpo
 
 def _compare_states(state: Path, config: Config, a: str, b: str | None, checkpoint: Checkpoint) -> dict[str, Any]:
     first = resolve(state, a)
-    second = resolve(state, b) if b is not None else Reference(first.name, first.name, None)
+    second = resolve(state, b) if b is not None else Reference(first.named, first.name, None)
     if first.name != second.name:
         for reference in (first, second):  # a name with a typing error is not another dataset
             files.open_dataset_readonly(state, reference.name, seq=reference.seq)[0].close()
         raise UsageError(
             f"{a} is of {first.name}, {b} of {second.name}", hint="compare versions of one dataset: NAME@1 NAME@2"
         )
+    first, second = _same_place(first, second)
     if first.seq is None and second.seq is None:
         first = last_used(state, first.name) or first
     with closing(open_version(state, first)) as db:
@@ -80,6 +86,17 @@ def _compare_states(state: Path, config: Config, a: str, b: str | None, checkpoi
         return _between(db, state, config, first, second, checkpoint)
 
 
+def _same_place(first: Reference, second: Reference) -> tuple[Reference, Reference]:
+    """Return both, of the folder that a run named; raise UsageError for two runs on different ones."""
+    if first.run_id is not None and second.run_id is not None and first.below != second.below:
+        raise UsageError(
+            f"{first.text} is of {first.named}, {second.text} of {second.named}",
+            hint=f"compare the versions of the whole: {first.name}@{first.seq} {second.name}@{second.seq}",
+        )
+    below = first.below if first.below is not None else second.below
+    return replace(first, below=below), replace(second, below=below)
+
+
 # --- versions and now ------------------------------------------------------------------------------------------------
 
 
@@ -90,29 +107,50 @@ def _between(
     if a is not None and b is not None:
         require_version(db, second)
         before, after = db.read(lambda c: versions.contents_between(c, a, b))
-        unlisted = [db.read(lambda c, seq=seq: listing.unlisted(c, seq)) for seq in (a, b)]  # type: ignore[misc]
+        closed = [db.read(lambda c, seq=seq: listing.unlisted(c, seq)) for seq in (a, b)]  # type: ignore[misc]
+        unlisted = [_folders_below(each, first.below) for each in closed]
+        before, after = (_below(each, first.below) for each in (before, after))
         whole = True
     else:
         require_present_root(state, config, first.name)
-        then, closed = _sealed(db, a if a is not None else b or 0)
-        seen = _now(db, state, config, first.name, checkpoint)
-        whole = not seen.unlisted and all(c.problem is None for c in seen.contents.values())
-        before, after, unlisted = then, seen.contents, [closed, tuple(seen.unlisted)]
+        before, then = _sealed(db, a if a is not None else b or 0, first.below)
+        after, now = _now(db, state, config, first, checkpoint)
+        whole = not now and all(c.problem is None for c in after.values())
+        unlisted = [then, now]
         if a is None:
             before, after, unlisted = after, before, unlisted[::-1]
     a_side, b_side = (_version_document(db, reference, whole=whole) for reference in (first, second))
     before, after = (_known(contents, *unlisted) for contents in (before, after))
-    return _document(a_side, b_side, compare(before, after), _unknown(*unlisted), algorithm="sha256")
+    return difference_document(a_side, b_side, compare(before, after), _unknown(*unlisted), algorithm="sha256")
 
 
-def _sealed(db: Database, seq: int) -> tuple[dict[bytes, Content], tuple[bytes, ...]]:
+def _sealed(db: Database, seq: int, below: str | None) -> _Held:
     """Return the entries of a version, and the folders that could not be listed then."""
 
-    def read(c: files.Connection) -> tuple[dict[bytes, Content], tuple[bytes, ...]]:
+    def read(c: files.Connection) -> _Held:
         unlisted = listing.unlisted(c, seq)
-        return {e.path: e.content for e in listing.entries(c, seq, unlisted)}, unlisted
+        held = {e.path: e.content for e in listing.entries(c, seq, unlisted)}
+        return _below(held, below), _folders_below(unlisted, below)
 
     return db.read(read)
+
+
+def _below(contents: dict[bytes, Content], below: str | None) -> dict[bytes, Content]:
+    """Return what is below a directory, by its paths from there."""
+    if below is None:
+        return contents
+    top = os.fsencode(below) + b"/"
+    return {path[len(top) :]: content for path, content in contents.items() if path.startswith(top)}
+
+
+def _folders_below(unlisted: Iterable[bytes], below: str | None) -> tuple[bytes, ...]:
+    """Return which of these directories are below one, by their paths from there: itself (``b""``) if one holds it."""
+    if below is None:
+        return tuple(unlisted)
+    top = os.fsencode(below)
+    return tuple(
+        dict.fromkeys(b"" if is_in(top, p) else p[len(top) + 1 :] for p in unlisted if is_in(p, top) or is_in(top, p))
+    )
 
 
 def _known(contents: dict[bytes, Content], a: tuple[bytes, ...], b: tuple[bytes, ...]) -> dict[bytes, Content]:
@@ -138,10 +176,10 @@ def _is_below(path: bytes, top: bytes | None) -> bool:
     return top is not None and (not top or path.startswith(top + b"/"))
 
 
-def _now(db: Database, state: Path, config: Config, name: str, checkpoint: Checkpoint) -> Seen:
-    dataset = next((d for d in config.datasets if d.name == name), None)
+def _now(db: Database, state: Path, config: Config, reference: Reference, checkpoint: Checkpoint) -> _Held:
+    dataset = next((d for d in config.datasets if d.name == reference.name), None)
     if dataset is None:
-        raise NotFoundError(f"{name} is not registered any more", hint="compare two versions: NAME@1 NAME@2")
+        raise NotFoundError(f"{reference.name} is not registered any more", hint="compare two versions: NAME@1 NAME@2")
     with open_root(dataset.path) as root:
         selection = Selection(
             dataset.include,
@@ -151,7 +189,8 @@ def _now(db: Database, state: Path, config: Config, name: str, checkpoint: Check
             root.only,
         )
         skip = state_inodes(str(state))
-        return observe(root, selection, db, read_all=False, skip=skip, checkpoint=checkpoint)
+        seen = observe(root, selection, db, read_all=False, skip=skip, checkpoint=checkpoint)
+    return _below(seen.contents, reference.below), _folders_below(seen.unlisted, reference.below)
 
 
 def _version_document(db: Database, reference: Reference, *, whole: bool) -> dict[str, Any]:
@@ -159,7 +198,11 @@ def _version_document(db: Database, reference: Reference, *, whole: bool) -> dic
     seq = reference.seq
     if seq is None:
         return {**reference.document(), "digest": None, "complete": whole}
-    found = db.read(lambda c: versions.version(c, seq)).digest
+    if reference.below is not None:
+        held = db.read(lambda c: subtree(c, seq, os.fsencode(reference.below or "")))
+        found = held.node if held is not None else None
+    else:
+        found = db.read(lambda c: versions.version(c, seq)).digest
     return {**reference.document(), "digest": digest.text(found) if found else None, "complete": found is not None}
 
 
@@ -176,16 +219,15 @@ def _side(state: Path, config: Config, text: str, checkpoint: Checkpoint) -> _Si
     with closing(open_version(state, reference)) as db:
         seq = reference.seq
         if seq is not None:
-            held = of_contents(*_sealed(db, seq))
+            held = of_contents(*_sealed(db, seq, reference.below))
         else:
-            seen = _now(db, state, config, reference.name, checkpoint)
-            held = of_contents(seen.contents, tuple(seen.unlisted))
+            held = of_contents(*_now(db, state, config, reference, checkpoint))
         return _Side(_version_document(db, reference, whole=held.complete), held)
 
 
 def _compare_sets(a: _Side, b: _Side) -> dict[str, Any]:
     before, after, incomparable = bring_together(a.held, b.held)
-    return _document(
+    return difference_document(
         a.document,
         b.document,
         compare(before, after),
@@ -198,7 +240,7 @@ def _compare_sets(a: _Side, b: _Side) -> dict[str, Any]:
 # --- the answer ------------------------------------------------------------------------------------------------------
 
 
-def _document(
+def difference_document(
     a: dict[str, Any],
     b: dict[str, Any],
     delta: Delta,
@@ -207,6 +249,7 @@ def _document(
     algorithm: str | None,
     incomparable: frozenset[bytes] = frozenset(),
 ) -> dict[str, Any]:
+    """Return a difference for JSON; ``a`` and ``b`` name the sides."""
     return {
         "a": a,
         "b": b,

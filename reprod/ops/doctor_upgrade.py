@@ -40,7 +40,8 @@ def _judge(situation: Situation, newer: files.Newer) -> Finding:
 
 
 def _upgrade() -> str:
-    return f"{shlex.quote(sys.executable)} -m pip install --upgrade 'reprod[mlflow]'"
+    # By the newer wheel or checkout, not by name: an index may know another project by that.
+    return f'{shlex.quote(sys.executable)} -m pip install --upgrade "$REPROD[mlflow]"'
 
 
 def _around(situation: Situation, commands: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from reprod.capture.bounded import read_bounded, reason
 from reprod.capture.environment import read_prefix
 from reprod.config import Config
+from reprod.core.described import described
 from reprod.core.environment import NO_INTERPRETER, NO_PROCESS, PREFIX, Record, decode
 from reprod.core.environment_files import read_back
 from reprod.core.execution import Execution, Subject
@@ -22,7 +23,8 @@ from reprod.core.manifest import rfc3339
 from reprod.errors import ConfigError, DamagedError, IncompleteError, NotFoundError, StateError, UsageError
 from reprod.ops import capture_here
 from reprod.ops.environments import HOST, sampled_subject
-from reprod.ops.fetch_environment import INSTALLED, LARGEST_BYTES, WHOLE, fetch_from_server
+from reprod.ops.fetch_environment import INSTALLED, LARGEST_BYTES, WHOLE, fetch_environment
+from reprod.ops.fetch_run import find_run, open_server
 from reprod.ops.handovers import last_word
 from reprod.store import environments, files, outbox, snapshots
 from reprod.store.connection import Database
@@ -96,15 +98,29 @@ def _of_run(state: Path, text: str, config: Callable[[], Config]) -> Named:
     if found is not None:
         return found
     try:
-        record = fetch_from_server(config(), run_id or wanted)
+        run_id, record = fetch_from_server(config(), run_id or wanted)
     except (ConfigError, NotFoundError, IncompleteError) as error:
         if unknown is not None:  # what this state knows of the run says more
             raise unknown from error
         if isinstance(error, ConfigError):
             raise NotFoundError(f"no run {wanted!r} was recorded here, and {error.message}", hint=error.hint) from error
         raise
-    about = f"run {run_id or wanted}, from the tracking server"
-    return Named(text, "run", about, record, record.environment.digest(), run_id or wanted)
+    about = f"run {run_id}, from the tracking server"
+    return Named(text, "run", about, record, record.environment.digest(), run_id)
+
+
+def fetch_from_server(config: Config, run: str) -> tuple[str, Record]:
+    """Return a run's id and environment from the configured tracking server.
+
+    :param run: the id, its first characters, or the name. :raises UsageError: it is several.
+    :raises ConfigError: no tracking server is configured. Else as ``fetch_environment``.
+    """
+    child = open_server(config)
+    try:
+        run_id = find_run(child, run).run_id
+        return run_id, fetch_environment(child, run_id)
+    finally:
+        child.close()
 
 
 def _recorded(state: Path, text: str, wanted: str) -> tuple[str | None, Named | None, IncompleteError | None]:
@@ -129,7 +145,7 @@ def _recorded(state: Path, text: str, wanted: str) -> tuple[str | None, Named | 
         run_id, stored = rows[0].run_id, rows[0].snapshot
         if stored is None:
             return run_id, None, IncompleteError(f"run {run_id} is not recorded yet", hint="reprod runs")
-        snapshot = msgspec.json.decode(stored, type=Snapshot)
+        snapshot = msgspec.json.decode(stored, type=described(Snapshot))
         key, execution = snapshot.environment, records.read(lambda c: last_word(c, rows[0], snapshot))
         if key is None or execution is None:
             why = snapshot.environment_unknown or "nobody captured it"

@@ -19,11 +19,14 @@ import msgspec
 from reprod.config import Config
 from reprod.core import digest
 from reprod.core.entry import Entry, Kind, display
+from reprod.core.run import split_name
 from reprod.errors import DamagedError, IncompleteError, NotFoundError, UsageError
 from reprod.ops.export_proof import Expected, proven
 from reprod.ops.reference import Reference, open_version, resolve
-from reprod.store import listing, meta, versions
+from reprod.ops.version_claims import folder
+from reprod.store import listing, meta, subtree, versions
 from reprod.store.connection import Database
+from reprod.store.files import Connection
 
 T = TypeVar("T")
 Consume = Callable[[Iterator[Entry]], Any]
@@ -100,7 +103,7 @@ class Source:
     def _expected(self) -> Expected | None:
         if self.digest is None:
             return None
-        hint = altered_hint(self.name) if self.seq is not None else "get the original, or make it anew"
+        hint = altered_hint(split_name(self.name)[0]) if self.seq is not None else "get the original, or make it anew"
         return Expected(self.title, hint, self.digest, self.files, self.size)
 
     def require_whole(self) -> None:
@@ -165,10 +168,6 @@ def open_source(
         return
     try:
         reference = resolve(state, text, name=dataset)
-        if dataset is not None and reference.run_id is None and reference.name != dataset:
-            raise UsageError(
-                f"{text} is no version of {dataset}", hint="--dataset picks one of the datasets of a run:ID"
-            )
         db = open_version(state, reference)
     except NotFoundError:
         if not text.startswith("run:") or config is None or not (asked := config()).mlflow.tracking_uri:
@@ -202,18 +201,24 @@ def _of_version(db: Database, reference: Reference) -> Source:
     version = db.read(lambda c: versions.version(c, seq))
     record = db.read(lambda c: versions.record(c, seq))
 
-    title = f"{reference.name}@{seq}"
+    title = f"{reference.named}@{seq}"
     _require_sealed(version, record, title, reference.name)
     damaged = DamagedError(f"the records of {title} are damaged", hint=altered_hint(reference.name))
+    root, top = _root(db, str(record["root"])), os.fsencode(reference.below or "")
+    if reference.below is not None:
+        root, version = f"{root.rstrip('/')}/{reference.below}", folder(db, reference, version)
     unlisted = () if version.digest else _checked(damaged, lambda: db.read(lambda c: listing.unlisted(c, seq)))
 
     def stream(consume: Consume) -> Any:
-        return db.read(lambda c: consume(_readable(listing.entries(c, seq, unlisted), damaged)))
+        def read(c: Connection) -> Any:
+            entries = subtree.entries_below(c, seq, top) if top else listing.entries(c, seq, unlisted)
+            return consume(_readable(entries, damaged))
 
-    root = _root(db, str(record["root"]))
+        return db.read(read)
+
     return Source(
         title=title,
-        name=reference.name,
+        name=reference.named,
         seq=seq,
         run_id=reference.run_id,
         data_path=root,

@@ -6,6 +6,7 @@ when the dt1 of its rows is the digest: else DamagedError. Memory grows with the
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,11 +17,13 @@ from typing import Any, Self
 from reprod.config import Config
 from reprod.core import digest, stored
 from reprod.core.entry import Entry, Kind
+from reprod.core.run import dataset_names, key_of
 from reprod.errors import ConfigError, DamagedError, IncompleteError, NotFoundError, TrackingError, UsageError
 from reprod.ops.stored_files import DELTA, LINKS, SIZES, SUMS, read, read_delta
 from reprod.ops.upload import LONGEST_CHAIN
 from reprod.sinks.child import MlflowChild
-from reprod.sinks.protocol import Download, StoredRun
+from reprod.sinks.protocol import Download, SinkError, StoredRun
+from reprod.sinks.run_messages import OURS, WholeRun
 from reprod.sinks.server import remembered_url
 
 #: Bytes of one downloaded file: a checkpoint of 50 million files has 2 GB, a delta is a quarter at most and in memory.
@@ -89,10 +92,11 @@ def fetch_manifest(child: MlflowChild, run_id: str, name: str | None = None) -> 
     :raises IncompleteError: no digest was recorded. :raises DamagedError: something is missing or not what was
     recorded. :raises TrackingError: the server cannot be reached.
     """
-    name, expected = _recorded(child, run_id, name)
+    whole = active_run(child, run_id, ("data_manifest", "reprod"))
+    name, expected = _recorded(whole, name)
     folder = Path(tempfile.mkdtemp(prefix="reprod-manifest-"))
     try:
-        header = _header(child, run_id, name, expected, folder)
+        header = _header(child, sharing_run(child, whole, ("data_manifest", "reprod")), name, expected, folder)
         reference = header.get("reference")
         if isinstance(reference, dict):
             found = _Search(child, folder, expected, header).find(reference.get("run_id"))
@@ -108,18 +112,52 @@ def fetch_manifest(child: MlflowChild, run_id: str, name: str | None = None) -> 
     return fetched
 
 
-def _recorded(child: MlflowChild, run_id: str, name: str | None) -> tuple[str, str]:
-    """Return the dataset and its digest by the run's tags."""
-    now = child.runs([run_id])
-    if now.denied:
-        raise TrackingError(f"run {run_id} may not be read", hint="check the credentials for the tracking server")
-    if not now.runs:
+def active_run(child: MlflowChild, run_id: str, folders: Iterable[str] = OURS) -> WholeRun:
+    """Return a run, with the paths in these of our folders. Raises NotFoundError, TrackingError."""
+    try:
+        whole = child.whole_run(run_id, folders)
+    except SinkError as error:
+        if error.kind not in {"gone", "permanent"}:
+            raise
+        whole = None
+    if whole is None or not whole.head.active:
         raise NotFoundError(f"there is no run {run_id!r} on the tracking server", hint="give the whole run id")
-    tags = now.runs[0].tags
+    return whole
+
+
+def sharing_run(child: MlflowChild, whole: WholeRun, folders: Iterable[str] = OURS) -> WholeRun:
+    """Return the run on which the files of another are: itself, or the parent whose data and environment it shares.
+
+    :raises DamagedError: that was deleted.
+    """
+    parent = whole.tags.get("reprod.same_as")
+    if parent is None or any(path.endswith(("/data_manifest.json", "/environment.json")) for path in whole.artifacts):
+        return whole
+    try:
+        return active_run(child, parent, folders)
+    except NotFoundError as error:
+        told = f"run {whole.head.run_id} shares the files of its parent {parent[:64]!r}, which is not there any more"
+        raise DamagedError(told, hint=stored.HINT) from error
+
+
+def recorded_digests(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the digests that were recorded, by the names that the run used; not what other hosts say of those."""
     prefix = "reprod.digest."
-    found = {key.removeprefix(prefix): value for key, value in tags.items() if key.startswith(prefix)}
+    named = {key_of(name): name for name in dataset_names(tags.get("reprod.recorded", ""))}
+    keys = {key.removeprefix(prefix) for key in tags if key.startswith(prefix)}
+    anothers = {key for key in keys - named.keys() if _OF_A_HOST.search(key) and _OF_A_HOST.sub("", key) in keys}
+    return {named.get(key, key): tags[prefix + key] for key in sorted(keys - anothers)}
+
+
+#: How the key of another host ends, which recorded another digest of the same dataset.
+_OF_A_HOST = re.compile(r"/[0-9a-f]{8}\Z")
+
+
+def _recorded(whole: WholeRun, name: str | None) -> tuple[str, str]:
+    """Return the dataset and its digest by the run's tags."""
+    run_id, found = whole.head.run_id, recorded_digests(whole.tags)
     if not found:
-        why = tags.get("reprod.error") or f"reprod.state is {tags.get('reprod.state', 'not set')}"
+        why = whole.tags.get("reprod.error") or f"reprod.state is {whole.tags.get('reprod.state', 'not set')}"
         raise IncompleteError(f"run {run_id} has no recorded digest: {why}", hint="reprod status")
     if name is None and len(found) > 1:
         raise UsageError(f"run {run_id} used several datasets", hint=f"name one of {', '.join(sorted(found))}")
@@ -129,15 +167,22 @@ def _recorded(child: MlflowChild, run_id: str, name: str | None) -> tuple[str, s
     return chosen, found[chosen]
 
 
-def _header(child: MlflowChild, run_id: str, name: str, expected: str, folder: Path) -> dict[str, Any]:
+def _header(child: MlflowChild, whole: WholeRun, name: str, expected: str, folder: Path) -> dict[str, Any]:
     """Return the run's manifest that says the digest of its tag: a user's own file may have its place."""
-    ending = "data_manifest.json"
-    paths = [f"{top}data_manifest/{sub}{ending}" for sub in (f"{name}/", "") for top in ("reprod/", "")]
-    child.download(Download(run_id, tuple(paths), str(folder), LARGEST_DOCUMENT))
-    for path in paths:
-        document = _document(folder / path)
-        if document.get("digest") == expected:
-            return document
+    run_id = whole.head.run_id
+    if whole.unlisted is not None:
+        raise TrackingError(f"the files of run {run_id} cannot be listed: {whole.unlisted}", hint="reprod doctor")
+    paths = [path for path in whole.artifacts if path.endswith("/data_manifest.json")][:MOST_DOWNLOADS]
+    if paths:
+        child.download(Download(run_id, tuple(paths), str(folder), LARGEST_DOCUMENT))
+    found = [document for path in paths if (document := _document(folder / path)).get("digest") == expected]
+    for document in sorted(found, key=lambda each: each.get("dataset") != name):
+        if document.get("published") in {"summary", "digest"}:
+            raise IncompleteError(
+                f"the files of {name} are not listed on run {run_id}: its names are not published",
+                hint=f'who may read the data can: reprod export run:{run_id}; publish = "full" lists them from now on',
+            )
+        return document
     raise DamagedError(f"run {run_id} has no data_manifest.json that says what its tag says", hint=stored.HINT)
 
 

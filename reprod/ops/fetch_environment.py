@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reprod.config import Config
 from reprod.core.environment import PREFIX, Record
 from reprod.core.environment_files import read_back
-from reprod.errors import ConfigError, DamagedError, IncompleteError, NotFoundError, TrackingError
+from reprod.errors import DamagedError, IncompleteError, TrackingError
+from reprod.ops.fetch import active_run, sharing_run
 from reprod.sinks.child import MlflowChild
 from reprod.sinks.protocol import Download, SinkError
-from reprod.sinks.server import remembered_url
+from reprod.sinks.run_messages import WholeRun
 
 #: One document; 2,000 packages make 1 MB.
 LARGEST_BYTES = 64 << 20
@@ -24,27 +24,11 @@ LARGEST_BYTES = 64 << 20
 WHOLE, INSTALLED = "environment.json", "packages.json"
 
 #: Where a run has them: ours goes under reprod/ where a file of the user's own has its place.
-_FOLDERS = ("reprod/environment", "environment")
-_UNKNOWN = "reprod/environment_unknown.json"
+_TOPS = ("environment", "reprod")
+_UNKNOWN = "environment_unknown.json"
 
-
-def fetch_from_server(config: Config, run_id: str) -> Record:
-    """Return the environment of a run (the whole id) from the configured tracking server.
-
-    :raises ConfigError: no tracking server is configured. Else as ``fetch_environment``.
-    """
-    uri = config.mlflow.tracking_uri
-    if uri == "local":
-        uri = remembered_url(config.state_dir) or ""
-    if not uri:
-        raise ConfigError(
-            "no tracking server is configured to fetch environments from", hint="set [mlflow] tracking_uri"
-        )
-    child = MlflowChild(uri)
-    try:
-        return fetch_environment(child, run_id)
-    finally:
-        child.close()
+#: Environments that are looked at for one run, with their lists of packages.
+_MOST_FILES = 64
 
 
 def fetch_environment(child: MlflowChild, run_id: str) -> Record:
@@ -54,21 +38,24 @@ def fetch_environment(child: MlflowChild, run_id: str) -> Record:
     :raises DamagedError: a part is missing, or is not what was recorded. :raises TrackingError: the server cannot be
     reached or refuses.
     """
-    now = child.runs([run_id])
-    if now.denied:
-        raise TrackingError(f"run {run_id} may not be read", hint="check the credentials for the tracking server")
-    if not now.runs:
-        raise NotFoundError(f"there is no run {run_id!r} on the tracking server", hint="give the whole run id")
+    whole = sharing_run(child, active_run(child, run_id, _TOPS), _TOPS)
+    if whole.unlisted is not None:
+        raise TrackingError(f"the files of run {run_id} cannot be listed: {whole.unlisted}", hint="reprod doctor")
     with tempfile.TemporaryDirectory(prefix="reprod-environment-") as folder:
-        return _fetch(child, run_id, Path(folder))
+        return _fetch(child, whole, Path(folder))
 
 
-def _fetch(child: MlflowChild, run_id: str, folder: Path) -> Record:
-    paths = [f"{each}/{name}" for each in _FOLDERS for name in (WHOLE, INSTALLED)]
-    child.download(Download(run_id, (*paths, _UNKNOWN), str(folder), LARGEST_BYTES))
-    found = [each for each in _FOLDERS if "digest" in _document(folder / each / WHOLE)]
+def _fetch(child: MlflowChild, whole_run: WholeRun, folder: Path) -> Record:
+    run_id = whole_run.head.run_id
+    wanted = [path for path in whole_run.artifacts if path.rpartition("/")[2] in {WHOLE, INSTALLED, _UNKNOWN}]
+    wanted = wanted[:_MOST_FILES]
+    if wanted:
+        child.download(Download(run_id, tuple(wanted), str(folder), LARGEST_BYTES))
+    places = [path.rpartition("/")[0] for path in wanted if path.endswith("/" + WHOLE)]
+    found = [each for each in sorted(places, key=_latest) if "digest" in _document(folder / each / WHOLE)]
     if not found:
-        why = _document(folder / _UNKNOWN).get("reason") or "no environment.json of reprod's is on it"
+        told = [_document(folder / path).get("reason") for path in wanted if path.endswith(_UNKNOWN)]
+        why = next((each for each in reversed(told) if each), "no environment.json of reprod's is on it")
         raise IncompleteError(f"the environment of run {run_id} is not recorded: {why}", hint="reprod doctor")
     place = folder / found[0]
     whole, installed = _document(place / WHOLE), place / INSTALLED
@@ -76,6 +63,12 @@ def _fetch(child: MlflowChild, run_id: str, folder: Path) -> Record:
     if not listed and _has_packages(whole):
         installed, listed = _stored(child, whole, folder), True
     return read_back((place / WHOLE).read_bytes(), installed.read_bytes() if listed else None)
+
+
+def _latest(folder: str) -> tuple[int, bool]:
+    """Sort what was recorded last first (``reprod/2/environment``), and ours before a user's own."""
+    number = folder.removeprefix("reprod/").partition("/")[0]
+    return -int(number) if number.isascii() and number.isdigit() else 0, not folder.startswith("reprod/")
 
 
 def _has_packages(whole: Mapping[str, Any]) -> bool:

@@ -10,9 +10,13 @@ from dataclasses import replace
 
 import msgspec
 
-from reprod.core.environment import Record, decode_record, encode
-from reprod.core.execution import Execution, with_end
+from reprod.capture.command import FROM_OUTSIDE
+from reprod.core.described import described
+from reprod.core.environment import Environment, Record, clean, decode_record, encode
+from reprod.core.execution import Execution, Subject, with_end
+from reprod.core.plain import plain
 from reprod.core.process import ProcessContext
+from reprod.core.redact import Redactor
 from reprod.core.run import PendingRun
 from reprod.core.snapshot import Snapshot
 from reprod.errors import DamagedError
@@ -38,6 +42,7 @@ def keep_record(db: snapshots.Connection, key: str, uid: int, given: Record, dig
     """
     known = snapshots.handover(db, key)
     if known is not None and known.digest is not None:
+        _note_another(db, key, known, given.execution.subject)
         return known.digest, False
     now_ns = time.time_ns()
     execution = replace(given.execution, taken_ns=min(given.execution.taken_ns, now_ns))  # none is from the future
@@ -46,6 +51,22 @@ def keep_record(db: snapshots.Connection, key: str, uid: int, given: Record, dig
     snapshots.keep_environment(db, digest, encode(given.environment), now_ns, given.files)
     snapshots.hand_over(db, key, uid, digest, execution.taken_ns, msgspec.json.encode(execution))
     return digest, True
+
+
+def _note_another(db: snapshots.Connection, key: str, known: snapshots.Handover, other: Subject) -> None:
+    """Note that a command ran a second environment, of which too it was said that it can have started a run.
+
+    ``reprod run`` tells of each: from then on nobody knows which one a run of that command had. What a process says of
+    itself stands.
+    """
+    if known.execution is None or other.how != FROM_OUTSIDE:
+        return
+    execution = decode_execution(known.execution)
+    one, another = execution.subject.prefix, other.prefix
+    if execution.subject.how == FROM_OUTSIDE and one != another and "interpreter" not in execution.unknown:
+        why = f"the command ran {one} and {another}: which of them started the run is not known"
+        told = replace(execution, unknown={**execution.unknown, "interpreter": plain(why)})
+        snapshots.keep_execution(db, key, known.uid, msgspec.json.encode(told), time.time_ns())
 
 
 def keep_end(db: snapshots.Connection, context: ProcessContext, uid: int, last: Execution) -> None:
@@ -90,14 +111,13 @@ def take_in(records: Database) -> int:
 
 
 def _take(records: Database, content: bytes) -> None:
-    file = msgspec.json.decode(content, type=_File)
+    file = msgspec.json.decode(content, type=described(_File))
     context = ProcessContext.from_object(file.context)
     if context is None:
         return
     key, uid = context.key, os.geteuid()
-    given = decode_record(record) if (record := bytes(file.record)) != _NOTHING else None
-    digest = given.environment.digest() if given is not None else ""
-    last = decode_execution(execution) if (execution := bytes(file.execution)) != _NOTHING else None
+    given, digest = read_record(record) if (record := bytes(file.record)) != _NOTHING else (None, "")
+    last = read_end(execution) if (execution := bytes(file.execution)) != _NOTHING else None
 
     def keep(db: snapshots.Connection) -> None:
         known = snapshots.handover(db, key)
@@ -111,17 +131,36 @@ def _take(records: Database, content: bytes) -> None:
     records.write(keep)
 
 
+def read_record(text: bytes) -> tuple[Record, str]:
+    """Return a record that is handed over, and its environment's digest; raise DamagedError if it is none.
+
+    It comes from who may be another version, or anybody: it is redacted once more, and its times are looked at.
+    """
+    record = clean(decode_record(text), Redactor())
+    _require_time(record.execution)
+    return record, record.environment.digest()
+
+
+def read_end(text: bytes) -> Execution:
+    """Return what a process is said to have used by its end, as `read_record` returns a record."""
+    return clean(Record(decode_execution(text), Environment()), Redactor()).execution
+
+
 def decode_execution(data: bytes) -> Execution:
-    """Return what a process said of itself; raise DamagedError if it is none."""
+    """Return what is stored of a process; raise DamagedError if it is none."""
     try:
-        found = msgspec.json.decode(data, type=Execution)
+        found = msgspec.json.decode(data, type=described(Execution))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         message = f"this is not what a process says of itself: {error}"
         raise DamagedError(message, hint="it was written by another version of reprod, or damaged") from error
-    if not 0 <= found.taken_ns < 1 << 63:
-        raise DamagedError("taken_ns is no time in nanoseconds", hint="is this machine's clock set?")
+    _require_time(found)
     return found
 
 
+def _require_time(found: Execution) -> None:
+    if not 0 <= found.taken_ns < 1 << 63:
+        raise DamagedError("taken_ns is no time in nanoseconds", hint="is this machine's clock set?")
+
+
 def _context_of(run: bytes) -> ProcessContext | None:
-    return ProcessContext.parse(msgspec.json.decode(run, type=PendingRun).context or "")
+    return ProcessContext.parse(msgspec.json.decode(run, type=described(PendingRun)).context or "")

@@ -7,6 +7,7 @@ import msgspec
 
 from reprod.capture.process import boot_id
 from reprod.config import DatasetConfig
+from reprod.core.described import described
 from reprod.core.entry import display
 from reprod.core.pattern import Selection
 from reprod.errors import ConfigError, DatasetUnavailableError
@@ -129,4 +130,4 @@ def _told(one: RootIdentity, other: RootIdentity) -> str:
 
 
 def _identity(stored: bytes | None) -> RootIdentity:
-    return msgspec.json.decode(stored or b"{}", type=RootIdentity)
+    return msgspec.json.decode(stored or b"{}", type=described(RootIdentity))

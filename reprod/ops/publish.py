@@ -4,18 +4,22 @@ Pins go into the datasets' files first, then one registry transaction holds the 
 that expires, never a snapshot whose version may be pruned. Nothing here touches the tracking server.
 """
 
+import os
 import time
 from dataclasses import dataclass
 
 import msgspec
 
 from reprod.capture.environment import read_process
-from reprod.capture.process import boot_id, host_name
+from reprod.capture.process import boot_id
 from reprod.config import DatasetConfig
 from reprod.core import digest
 from reprod.core.binding import LOCAL_SLACK_NS, Assurance, Binding, bind
+from reprod.core.described import described
+from reprod.core.entry import display
 from reprod.core.environment import Record, encode
 from reprod.core.execution import Execution, Subject
+from reprod.core.hosts import Host, Parts
 from reprod.core.manifest import rfc3339
 from reprod.core.process import ProcessContext
 from reprod.core.redact import plain
@@ -23,21 +27,32 @@ from reprod.core.run import PendingRun
 from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.errors import DamagedError, IncompleteError, ReprodError
 from reprod.fs import mounts
+from reprod.fs.openness import is_shown
 from reprod.fs.read import WHOLE_SECOND_SLACK_NS
 from reprod.ops import handover_folder
+from reprod.ops.disks import with_disks
 from reprod.ops.handovers import decode_execution, take_in
-from reprod.store import index, meta, outbox, snapshots, timeline, versions
+from reprod.store import index, meta, outbox, snapshots, subtree, timeline, versions
 from reprod.store.connection import Database
 
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """A dataset whose full walk for this run has ended: its file, and how long it took or why it could not."""
+    """A dataset whose full walk for this run has ended: its file, and how long it took or why it could not.
+
+    ``path`` is the subdirectory that the run names, None for the whole.
+    """
 
     config: DatasetConfig
     db: Database
     seconds: float
     error: ReprodError | None = None
+    path: str | None = None
+
+    @property
+    def named(self) -> str:
+        """As the run names it."""
+        return self.config.name if self.path is None else f"{self.config.name}/{self.path}"
 
 
 def slack_ns(context: ProcessContext | None, known_boots: frozenset[str], configured_s: float) -> int:
@@ -52,8 +67,9 @@ def publish(
     delivery: outbox.Delivery,
     run: PendingRun,
     walked: list[Walked],
-    unknown_names: tuple[str, ...],
+    parts: Parts,
     slack: int,
+    host: Host,
 ) -> Snapshot:
     """Freeze what ``run`` started on, and queue it for delivery.
 
@@ -65,12 +81,16 @@ def publish(
     found = find_environment(records, run.context, start_ns)
     snapshot = Snapshot(
         created_ns=time.time_ns(),
-        host=host_name(),
+        host=host.name,
+        host_id=host.id,
+        contested=tuple(parts.contested.values()),
+        rivals=parts.rivals,
         datasets=datasets,
         environment=found.digest,
-        execution=found.execution,
+        execution=with_disks(found.execution, [item.config.path for item in walked if item.config.publish != "digest"]),
         environment_unknown=found.unknown,
-        unknown_names=unknown_names,
+        unknown_names=parts.unknown,
+        source=run.source,
     )
     again = delivery.snapshot is not None
     if not again or snapshot.state == "captured":
@@ -78,12 +98,17 @@ def publish(
     return snapshot
 
 
+def copy_at_start(item: Walked, run: PendingRun, slack: int, owner: str, noticed_ns: int) -> BoundDataset:
+    """Return what this host's copy of a dataset was when a run of another host started, and pin that version."""
+    return _bind(item, run.start_ms * 1_000_000, slack, owner, noticed_ns)
+
+
 def _bind(item: Walked, start_ns: int, slack: int, owner: str, noticed_ns: int) -> BoundDataset:
     """Return what one dataset was when the run started, and pin that version."""
     fs_type = _fs_type(item.db)
     slack = max(slack, _stamp_slack_ns(item.db, fs_type))
 
-    def decide(c: snapshots.Connection) -> tuple[Binding, versions.Version | None]:
+    def decide(c: snapshots.Connection) -> tuple[Binding, _Held | None]:
         known = meta.read(c)
         found = bind(
             timeline.marks(c, start_ns - slack),
@@ -96,28 +121,55 @@ def _bind(item: Walked, start_ns: int, slack: int, owner: str, noticed_ns: int) 
         if found.seq is None:
             return found, None
         versions.pin(c, found.seq, owner, time.time_ns())
-        return found, versions.version(c, found.seq)
+        return found, _held(versions.version(c, found.seq))
 
     # One transaction: between the verdict and its pin the version must not be pruned.
-    binding, version = item.db.write(decide)
-    complete = version is not None and version.digest is not None
+    binding, held = item.db.write(decide)
+    if held is not None and item.path is not None:
+        held = _held_below(item.db, held.version, item.path)
+    complete = held is not None and held.node is not None
     return BoundDataset(
         name=item.config.name,
-        root=item.config.path if version is None else _root_of(item.db, version.seq),
+        root=item.config.path if held is None else _root_of(item.db, held.version.seq),
         bound=binding.bound,
         assurance=_assurance(binding, fs_type) if complete else None,
         seq=binding.seq,
-        digest=digest.text(version.digest) if version is not None and version.digest is not None else None,
-        files=version.files if version else None,
-        bytes=version.size if version else None,
-        sealed_ns=version.sealed_ns if version else None,
-        chain=version.chain.hex() if version else None,
+        digest=digest.text(held.node) if held is not None and held.node is not None else None,
+        files=held.files if held else None,
+        bytes=held.size if held else None,
+        sealed_ns=held.version.sealed_ns if held else None,
+        chain=held.version.chain.hex() if held else None,
         algorithms=item.config.algorithms,
         processing_seconds=round(item.seconds, 3),
-        error=_why(item, binding, version),
+        error=_why(item, binding, held),
         retry=not complete and (item.error is not None or binding.incomplete),
-        candidates=() if complete else tuple(_candidate(item.db, seq) for seq in binding.candidates),
+        candidates=() if complete or item.path else tuple(_candidate(item.db, seq) for seq in binding.candidates),
+        path=item.path,
+        publish=item.config.publish or ("full" if is_shown(item.config.path) else "summary"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What a version holds, or what it holds below the directory that was named (``node`` None: no digest)."""
+
+    version: versions.Version
+    node: bytes | None
+    files: int
+    size: int
+    problems: int
+    there: bool = True
+
+
+def _held(version: versions.Version) -> _Held:
+    return _Held(version, version.digest, version.files, version.size, version.problems)
+
+
+def _held_below(db: Database, version: versions.Version, path: str) -> _Held:
+    found = db.read(lambda c: subtree.subtree(c, version.seq, os.fsencode(path)))
+    if found is None:
+        return _Held(version, None, 0, 0, 0, there=False)
+    return _Held(version, found.node, found.files, found.size, found.problems)
 
 
 def _root_of(db: Database, seq: int) -> str:
@@ -128,7 +180,7 @@ def _root_of(db: Database, seq: int) -> str:
 def _fs_type(db: Database) -> str | None:
     """Return which file system the root is on, None before the first look."""
     identity = db.read(meta.read).identity
-    return msgspec.json.decode(identity, type=mounts.RootIdentity).fs_type if identity is not None else None
+    return msgspec.json.decode(identity, type=described(mounts.RootIdentity)).fs_type if identity is not None else None
 
 
 def _stamp_slack_ns(db: Database, fs_type: str | None) -> int:
@@ -150,16 +202,18 @@ def _candidate(db: Database, seq: int) -> tuple[int, str | None]:
     return seq, digest.text(version.digest) if version.digest is not None else None
 
 
-def _why(item: Walked, binding: Binding, version: versions.Version | None) -> str | None:
+def _why(item: Walked, binding: Binding, held: _Held | None) -> str | None:
     """Say, for a person, why there is no digest."""
-    if version is not None and version.digest is not None:
+    if held is not None and held.node is not None:
         return None
     name = item.config.name
+    if held is not None and not held.there:
+        return f"version {held.version.seq} of {name} has no folder '{display(os.fsencode(item.path or ''))}'"
     if item.error is not None:
         return f"unavailable: {item.error.message} ({item.error.hint or f'reprod status {name}'})"
-    if version is not None:
+    if held is not None:
         return (
-            f"version {version.seq} holds {version.problems} unreadable or unstable entries "
+            f"version {held.version.seq} holds {held.problems} unreadable or unstable entries "
             f"(reprod status {name} names them)"
         )
     cure = "a run that starts from now on is recorded"
@@ -192,7 +246,10 @@ def find_environment(records: Database, context_tag: str | None, start_ns: int) 
         )
     handed = _handed_over(records, context)
     if handed is not None and handed.digest is not None and handed.execution is not None:
-        return Found(handed.digest, decode_execution(handed.execution))
+        execution = decode_execution(handed.execution)
+        if "interpreter" in execution.unknown:  # `reprod run` met several
+            return Found(unknown=execution.unknown["interpreter"])
+        return Found(handed.digest, execution)
     record: Record | None = None
     try:
         record = read_process(context, start_ns)

@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 
 from reprod.config import Config
+from reprod.core.described import described
 from reprod.core.entry import display
+from reprod.core.run import split_name
 from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.errors import IncompleteError, NotFoundError, UsageError
 from reprod.store import files, outbox, registry, uses, versions
@@ -26,27 +28,39 @@ _ELSEWHERE = "the manifest on its tracking server: reprod export run:ID --format
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A dataset at a version. ``seq`` None means now: the files as they are."""
+    """A dataset at a version. ``seq`` None means now: the files as they are.
+
+    With ``below`` only what is below that directory of it is meant, as by a run on ``NAME/SUB``.
+    """
 
     text: str
     name: str
     seq: int | None
     run_id: str | None = None
+    below: str | None = None
+
+    @property
+    def named(self) -> str:
+        """As a run names it: ``NAME`` or ``NAME/SUB``."""
+        return self.name if self.below is None else f"{self.name}/{self.below}"
 
     def document(self) -> dict[str, Any]:
         """Return it for JSON."""
-        return {"ref": self.text, "name": self.name, "version": self.seq, "run_id": self.run_id}
+        return {"ref": self.text, "name": self.named, "version": self.seq, "run_id": self.run_id}
 
 
 def resolve(state: Path, text: str, *, name: str | None = None) -> Reference:
     """Return what ``text`` refers to. ``name`` picks a dataset of a run that used several.
 
-    :raises UsageError: it is no reference, or a run used several datasets and none was named.
-    :raises NotFoundError: no such run. :raises IncompleteError: the run has no version of that dataset.
+    :raises UsageError: it is no reference or none of ``name``, or a run used several datasets and none was named.
+    :raises NotFoundError: no such run. :raises IncompleteError: the run has no version of that dataset, or of the
+        folder of it that it named.
     """
     if text.startswith("run:"):
         return _of_run(state, text, name)
     dataset, at, number = text.partition("@")
+    if name is not None and name != dataset:
+        raise UsageError(f"{text} is no version of {name}", hint="--dataset picks one of the datasets of a run:ID")
     if not at:
         return Reference(text, dataset, None)
     # A number of more digits than a 64-bit integer has is no version, and int() takes no more than 4300.
@@ -77,29 +91,40 @@ def _of_run(state: Path, text: str, name: str | None) -> Reference:
     row = rows[0]
     if row.snapshot is None:
         raise IncompleteError(f"run {row.run_id} is not recorded yet", hint="reprod status shows what it waits for")
-    now, bound = _bound(row.run_id, msgspec.json.decode(row.snapshot, type=Snapshot), names, name)
-    if bound.seq is None:
-        raise IncompleteError(f"run {row.run_id} has no version of {now}: {bound.error}", hint=f"reprod log {now}")
-    return Reference(text, now, bound.seq, row.run_id)
+    now, bound = _bound(row.run_id, msgspec.json.decode(row.snapshot, type=described(Snapshot)), names, name)
+    found = Reference(text, now, bound.seq, row.run_id, bound.path)
+    # A folder has no version of its own: without a digest nothing says what, or whether anything, was in it.
+    if bound.seq is None or (bound.path is not None and bound.digest is None):
+        raise IncompleteError(
+            f"run {row.run_id} has no version of {found.named}: {bound.error}", hint=f"reprod log {now}"
+        )
+    return found
 
 
 def _bound(run_id: str, snapshot: Snapshot, names: registry.Names, name: str | None) -> tuple[str, BoundDataset]:
     """Return the dataset that a run used, by its present name, and what the run recorded of it."""
-    purged = {d.name: d for d in snapshot.datasets if names.purged(d.name, snapshot.created_ns)}
-    present = {names.present(d.name, snapshot.created_ns): d for d in snapshot.datasets if d.name not in purged}
-    found = {now: d for now, d in present.items() if name in {None, now, d.name}}
-    gone = [each for each in purged if name in {None, each}]
+    purged = [d.named for d in snapshot.datasets if names.purged(d.name, snapshot.created_ns)]
+    present = [(names.present(d.name, snapshot.created_ns), d) for d in snapshot.datasets if d.named not in purged]
+    # One dataset may be there twice, by two of its folders.
+    found = [(now, d) for now, d in present if name in {None, now, _named(now, d), d.name, d.named}]
+    gone = [each for each in purged if name in {None, each, split_name(each)[0]}]
     if len(found) > 1 or (name is None and len(found) + len(gone) > 1):
-        choice = " or ".join(f"{now}@{d.seq}" for now, d in found.items() if d.seq is not None)
+        listed = [_named(now, d) for now, d in found]
+        choice = " or ".join(f"{now}@{d.seq}" for now, d in found if d.seq is not None and d.path is None)
         raise UsageError(
-            f"run {run_id} used several datasets: {', '.join([*found, *gone])}",
-            hint=f"name one of them: {choice or 'NAME@N'}; reprod export has --dataset NAME",
+            f"run {run_id} used several datasets: {', '.join([*listed, *gone])}",
+            hint=f"name one of them: {f'{choice}; ' if choice else ''}reprod verify and export have --dataset NAME",
         )
     if found:
-        return next(iter(found.items()))
+        return found[0]
     if gone:
         raise NotFoundError(f"the history of {gone[0]} that this run used was purged", hint=_ELSEWHERE)
-    raise NotFoundError(f"run {run_id} did not use {name}", hint=f"it used {', '.join([*present, *purged])}")
+    used = [*(_named(now, d) for now, d in present), *purged]
+    raise NotFoundError(f"run {run_id} did not use {name}", hint=f"it used {', '.join(used)}")
+
+
+def _named(now: str, bound: BoundDataset) -> str:
+    return now if bound.path is None else f"{now}/{bound.path}"
 
 
 def last_used(state: Path, name: str) -> Reference | None:

@@ -24,7 +24,7 @@ from reprod.ops.findings import Counts, Findings
 from reprod.ops.loss import hold_large_loss, is_covered
 from reprod.ops.plan import Order, Plan, make_plan, select
 from reprod.ops.scan import Scan
-from reprod.store import changes, index, meta, versions
+from reprod.store import changes, index, meta, touches, versions
 from reprod.store.connection import Database
 from reprod.store.timeline import Evidence
 from reprod.store.versions import Version
@@ -242,6 +242,7 @@ def _seal(
         changes.note_pending(c, [evidence.now_ns], 1)
     if found.vanished:  # it happened during this scan, and no ctime says when
         changes.note_pending(c, [began, evidence.now_ns], found.vanished)
+        touches.note_vanished(c, found.vanished)
     described: dict[str, object] = {"root": display(os.fsencode(dataset.path)), "selection": selection.record()}
     version = versions.seal(c, evidence, described, plan.reason)
     if plan.full:

@@ -5,7 +5,8 @@ are frozen in the snapshot. What is large is stored once for all runs, and the r
 """
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -16,13 +17,15 @@ from reprod.core.entry import Entry, Kind
 from reprod.core.environment import PREFIX, Record, decode, trimmed
 from reprod.core.environment_files import artifacts
 from reprod.core.manifest import Header
+from reprod.core.run import key_of
 from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.errors import DamagedError
+from reprod.ops import payload
 from reprod.ops.handovers import last_word
 from reprod.ops.upload import Server, Stored, ensure_stored
 from reprod.ops.upload_environment import apart, ensure_environment_stored
 from reprod.sinks.protocol import STORE_EXPERIMENT
-from reprod.store import listing, outbox, snapshots, versions
+from reprod.store import listing, outbox, snapshots, subtree, versions
 from reprod.store.connection import Database
 
 #: Opens the file that holds a version, for reading: ``(name, version, when the name was recorded)``, since names and
@@ -57,7 +60,7 @@ def write_files(
     several = len(snapshot.datasets) > 1
     for dataset in snapshot.datasets:
         if dataset.digest is not None and dataset.seq is not None:
-            target = folder / "data_manifest" / dataset.name if several else folder / "data_manifest"
+            target = folder / "data_manifest" / key_of(dataset.named) if several else folder / "data_manifest"
             target.mkdir(parents=True, exist_ok=True)
             with closing(open_dataset(dataset.name, dataset.seq, snapshot.created_ns)) as db:
                 _require_same(db, dataset, dataset.seq)
@@ -84,28 +87,45 @@ def environment_files(record: Record, server: Server) -> dict[str, bytes]:
     return kept
 
 
+def write_values(folder: Path, values: dict[str, dict[str, str]]) -> list[str]:
+    """Write the values that are too long for tags and params; return the paths on the run."""
+    if values:
+        put(folder / payload.VALUES, json.dumps(values, indent=2).encode())
+    return [payload.VALUES] if values else []
+
+
 def _require_same(db: Database, dataset: BoundDataset, seq: int) -> None:
     """Raise DamagedError if the file has another content under this number: then the run is bound again."""
-    found = db.read(lambda c: versions.version(c, seq)).digest
+    if dataset.path is None:
+        found = db.read(lambda c: versions.version(c, seq)).digest
+    else:
+        below = db.read(lambda c: subtree.subtree(c, seq, os.fsencode(dataset.path or "")))
+        found = below.node if below is not None else None
     if found is None or digest.text(found) != dataset.digest:
-        raise DamagedError(f"{dataset.name}@{seq} is not the version that was recorded", hint="it is bound again")
+        raise DamagedError(f"{dataset.named}@{seq} is not the version that was recorded", hint="it is bound again")
 
 
 def _write_manifest(
     path: Path, dataset: BoundDataset, snapshot: Snapshot, db: Database, server: Server, max_inline_files: int
 ) -> None:
-    """Write ``data_manifest.json``: all files up to the limit, above it a header that refers to a store run."""
+    """Write ``data_manifest.json``: all files up to the limit, above it a header that refers to a store run.
+
+    Where a dataset's names are not published, there are totals alone, or nothing but the digest.
+    """
     seq = dataset.seq or 0
     header = Header(
-        data_path=dataset.root,
+        data_path=dataset.data_path,
         generated_ns=snapshot.created_ns,
         algorithms=dataset.algorithms,
         digest=dataset.digest,
         processing_seconds=dataset.processing_seconds,
-        dataset=dataset.name,
+        dataset=dataset.named,
         version=seq,
         selection=db.read(lambda c: versions.record(c, seq))["selection"],
     )
+    if dataset.publish != "full":
+        path.write_bytes(json.dumps(_reserved(header, dataset), indent=2).encode())
+        return
     entries = _few_entries(dataset, db, max_inline_files)
     if entries is not None:
         path.write_bytes(b"".join(manifest.document_chunks(header, entries)))
@@ -118,24 +138,52 @@ def _few_entries(dataset: BoundDataset, db: Database, limit: int) -> list[Entry]
     """Return a version's entries if it has at most ``limit`` files, and as many of all else that would be listed."""
     if (dataset.files or 0) > limit:
         return None
-    seq = dataset.seq or 0
-    found = db.read(lambda c: list(islice(listing.entries(c, seq), 2 * limit + 1)))
+    found = db.read(lambda c: list(islice(_entries(c, dataset), 2 * limit + 1)))
     others = sum(entry.content.kind is not Kind.FILE for entry in found)
     return found if len(found) <= 2 * limit and others <= limit else None
 
 
-def _referring(header: Header, dataset: BoundDataset, server: Server, db: Database) -> dict[str, Any]:
-    """Return the manifest of a large version: what is listed lies on a store run, which is found by the digest."""
-    node = bytes.fromhex((dataset.digest or "").removeprefix(digest.PREFIX))
-    stored = ensure_stored(server, Stored(dataset.name, dataset.seq or 0, node, db))
-    document = manifest.document(header, (), list_files=False)
+def _entries(c: snapshots.Connection, dataset: BoundDataset) -> Iterator[Entry]:
+    if dataset.path is None:
+        return listing.entries(c, dataset.seq or 0)
+    return subtree.entries_below(c, dataset.seq or 0, os.fsencode(dataset.path))
+
+
+#: What only a person who may read the data may know, where nothing but a digest is published.
+_NOT_OF_A_DIGEST = ("data_path", "data_path_b64", "selection", "summary")
+
+
+def _reserved(header: Header, dataset: BoundDataset) -> dict[str, Any]:
+    """Return the manifest of a dataset whose names, or even whose totals, stay here."""
+    document = _with_totals(manifest.document(header, (), list_files=False), dataset)
+    document["published"] = dataset.publish
+    if dataset.publish == "digest":
+        document = {key: value for key, value in document.items() if key not in _NOT_OF_A_DIGEST}
+    return document
+
+
+def _with_totals(document: dict[str, Any], dataset: BoundDataset) -> dict[str, Any]:
     size = dataset.bytes or 0
     document["summary"] |= {
         "total_files": dataset.files,
         "total_size_bytes": size,
         "total_size_human": manifest.human_size(size),
     }
-    document["reference"] = {"digest": dataset.digest, "experiment": STORE_EXPERIMENT, "run_id": stored.run_id}
+    return document
+
+
+def _referring(header: Header, dataset: BoundDataset, server: Server, db: Database) -> dict[str, Any]:
+    """Return the manifest of a large version: what is listed lies on a store run, which is found by the digest.
+
+    Of a subdirectory it is the whole dataset's that is stored, unless that has no digest: then nothing is.
+    """
+    document = _with_totals(manifest.document(header, (), list_files=False), dataset)
+    node = db.read(lambda c: versions.version(c, dataset.seq or 0)).digest
+    if node is None:
+        return document
+    stored = ensure_stored(server, Stored(dataset.name, dataset.seq or 0, node, db))
+    reference = {"digest": digest.text(node), "experiment": STORE_EXPERIMENT, "run_id": stored.run_id}
+    document["reference"] = reference if dataset.path is None else {**reference, "path": dataset.path}
     return document
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import msgspec
 
+from reprod.core.described import described
 from reprod.core.manifest import rfc3339
 from reprod.core.redact import redact_url
 from reprod.core.run import PendingRun, dataset_names
 from reprod.core.snapshot import Snapshot
 from reprod.errors import NotFoundError, UsageError
-from reprod.store import files, outbox
+from reprod.store import drifts, files, outbox
 from reprod.store.connection import Database
 
 #: Some 400 bytes each: an answer stays below half a megabyte, which holds the daemon's loop for a few milliseconds.
@@ -32,7 +33,9 @@ def runs(records: Database, which: outbox.Which, limit: int, server: str | None 
     """
     total, rows = records.read(lambda c: outbox.listed(c, which, max(0, min(limit, MOST))))
     now = time.time_ns()
-    return {"which": which, "total": total, "runs": [_document(row, settled, server, now) for row, settled in rows]}
+    drift = records.read(lambda c: drifts.verdicts(c, [row.id for row, _ in rows]))
+    told = [_document(row, settled, server, now) | {"drift": drift.get(row.id)} for row, settled in rows]
+    return {"which": which, "total": total, "runs": told}
 
 
 def last_known(state: Path, which: outbox.Which, limit: int) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def _next_try(row: outbox.Delivery, now_ns: int) -> str | None:
 
 def _run(row: outbox.Delivery) -> PendingRun | None:
     try:
-        return msgspec.json.decode(row.run, type=PendingRun)
+        return msgspec.json.decode(row.run, type=described(PendingRun))
     except msgspec.MsgspecError:  # what another version wrote; its id is known all the same
         return None
 
@@ -133,7 +136,7 @@ def _error(row: outbox.Delivery, state: str) -> str | None:
     if state != "incomplete" or row.snapshot is None:
         return row.error if state in {"noticed", "waiting", "failed"} else None
     try:
-        return "; ".join(msgspec.json.decode(row.snapshot, type=Snapshot).errors) or None
+        return "; ".join(msgspec.json.decode(row.snapshot, type=described(Snapshot)).errors) or None
     except msgspec.MsgspecError:
         return None
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from reprod.core.described import described
 from reprod.sinks.child import MlflowChild
 from reprod.sinks.protocol import Taken
 from reprod.store import outbox
@@ -22,7 +23,7 @@ class Asked:
 
 def known_taken(delivery: outbox.Delivery) -> Asked:
     """Return what was found so far."""
-    return msgspec.json.decode(delivery.prepared, type=Asked) if delivery.prepared is not None else Asked()
+    return msgspec.json.decode(delivery.prepared, type=described(Asked)) if delivery.prepared is not None else Asked()
 
 
 def ask_taken(

@@ -17,6 +17,7 @@ from typing import Any
 from reprod.config import Config
 from reprod.config.places import known_state_dir
 from reprod.core.claims import Claims
+from reprod.core.digest import text
 from reprod.core.entry import Kind
 from reprod.core.ordered import digest_of
 from reprod.core.pattern import Selection
@@ -28,7 +29,7 @@ from reprod.ops.plan import require_same_filesystem
 from reprod.ops.reference import Reference, open_version, require_version, resolve
 from reprod.ops.refresh import state_inodes
 from reprod.ops.sample import Mode, Sample, drop_cached
-from reprod.ops.version_claims import claims_of_version, nothing_claimed, place_of, referenced
+from reprod.ops.version_claims import claims_of_version, folder, nothing_claimed, place_of, referenced, within
 from reprod.store import meta, versions
 from reprod.store.connection import Database
 
@@ -61,25 +62,31 @@ def verify(
     checkpoint: Callable[[], None],
     progress: Progress = lambda _: None,
     sample: Sample | None = None,
+    dataset: str | None = None,
 ) -> dict[str, Any]:
     """Compare the files of a dataset with a version, its newest where ``ref`` names none; docs/verification.md.
 
-    The selection is the version's own, not that of today's configuration.
+    The selection is the version's own, not that of today's configuration. Of a run on ``NAME/SUB`` it is the files
+    below SUB; paths are relative to the dataset's root then too.
 
     :param path: only this file, or all below this directory; relative to the root.
-    :param sample: what mode ``sampled`` reads.
+    :param sample: what mode ``sampled`` reads. :param dataset: picks one of those of a run.
+    :raises UsageError: the run did not use the path.
     :raises NotFoundError: no such dataset, version or path. :raises IncompleteError: the path was not known then, or
         nobody knows any more which folders were. :raises DatasetUnavailableError: the root is not there, or
         what is there is on another file system (law 4).
     :raises DamagedError: the records of the version are not what was sealed.
     """
     began = time.monotonic()
-    reference = resolve(state, ref)
+    reference = resolve(state, ref, name=dataset)
+    whole, path = path is None and reference.below is None, within(reference, path)
     with closing(open_version(state, reference)) as db:
         version = referenced(db, reference)
         record = db.read(lambda c: versions.record(c, version.seq))
         known = db.read(meta.read)
         claims = claims_of_version(db, version.seq, path)
+        if reference.below is not None:
+            claims = replace(claims, digest=text(folder(db, reference, version).digest or b""))
         top, only = place_of(claims, path)
         if path is not None and not claims.entries:
             raise nothing_claimed(f"{reference.name}@{version.seq}", path, claims)
@@ -88,14 +95,14 @@ def verify(
             claims, place, Selection.of_record(record["selection"]), db, mode, sample,
             True, top, only, state_inodes(str(state)), known,
         )  # fmt: skip
-        answer = _answer(question, checkpoint, progress, began, complete=version.digest is not None)
-        if answer["differs"] or (path is None and answer["digest_actual"] not in {None, claims.digest}):
-            _require_records(db, replace(reference, seq=version.seq), claims if path is None else None, answer)
-        if path is not None:
+        answer = _answer(question, checkpoint, progress, began, complete=claims.digest is not None)
+        if answer["differs"] or (whole and answer["digest_actual"] not in {None, claims.digest}):
+            _require_records(db, replace(reference, seq=version.seq), claims if whole else None, answer)
+        if not whole:
             answer["digest_actual"] = None
     return {
         "ref": reference.text,
-        "name": reference.name,
+        "name": reference.named,
         "version": version.seq,
         "run_id": reference.run_id,
         **answer,

@@ -5,14 +5,15 @@ and a folder (with a slash at its end) that nobody could list.
 """
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from reprod.core.claims import Claims, ClaimsBuilder
 from reprod.core.digest import text
 from reprod.core.entry import Kind
-from reprod.errors import IncompleteError, NotFoundError, ReprodError
+from reprod.errors import IncompleteError, NotFoundError, ReprodError, UsageError
 from reprod.ops.reference import Reference
-from reprod.store import listing, versions
+from reprod.store import listing, subtree, versions
 from reprod.store.connection import Database
 from reprod.store.versions import Version
 
@@ -24,6 +25,34 @@ def referenced(db: Database, reference: Reference) -> Version:
     if found is None:
         raise NotFoundError(f"{reference.name} has no version yet", hint=f"reprod scan {reference.name}")
     return found
+
+
+def folder(db: Database, reference: Reference, version: Version) -> Version:
+    """Return a version with digest and totals of the folder that a run named.
+
+    :raises IncompleteError: they are not known.
+    """
+    found = db.read(lambda c: subtree.subtree(c, version.seq, os.fsencode(reference.below or "")))
+    if found is None or found.node is None:
+        title = f"{reference.named}@{version.seq}"
+        raise IncompleteError(f"{title} is not known as a whole", hint=f"reprod log {reference.name}")
+    return replace(version, digest=found.node, files=found.files, size=found.size, problems=0)
+
+
+def within(reference: Reference, path: str | None) -> str | None:
+    """Return the path to look at: the one that was asked for, else the folder that the run named.
+
+    :raises UsageError: the run did not use that path.
+    """
+    below = reference.below
+    if below is None or path is None:
+        return below if path is None else path
+    if f"{path.rstrip('/')}/".startswith(f"{below}/"):
+        return path
+    raise UsageError(
+        f"{reference.text} used {reference.named} alone: {path!r} is not in it",
+        hint=f"paths are relative to the root of {reference.name}: {below}/{path}",
+    )
 
 
 def claims_of_version(db: Database, seq: int, path: str | None = None) -> Claims:

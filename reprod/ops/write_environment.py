@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reprod.core.environment import Record
-from reprod.core.environment_files import artifacts, parameters
+from reprod.core.environment_files import artifacts, parameters, rebuildable
 from reprod.errors import StateError
 from reprod.fs.atomic import write_atomic
+
+#: The tag that says at capture time whether packages and code can be had again.
+REBUILDABLE = "reprod.rebuildable"
 
 
 def write_artifacts(record: Record, directory: Path) -> dict[str, Path]:
@@ -31,7 +34,9 @@ def write_artifacts(record: Record, directory: Path) -> dict[str, Path]:
 
 
 def log_artifacts(record: Record, written: Mapping[str, Path], run_id: str) -> None:
-    """Put the written files and the parameters on a run; raises TrackingError, NotFoundError."""
+    """Put files, parameters and ``reprod.rebuildable`` on a run; raises TrackingError, NotFoundError."""
     from reprod.sinks import inprocess
 
-    inprocess.log_environment(run_id, written, parameters(record.environment))
+    env = record.environment
+    tags = {REBUILDABLE: rebuildable(env).verdict}
+    inprocess.log_environment(run_id, written, parameters(env), tags)

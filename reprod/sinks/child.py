@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from reprod.core.described import described
 from reprod.core.run import Payload, PendingRun
 from reprod.sinks.environment import client_environment, require_mlflow
+from reprod.sinks.host_messages import Advertise, Compared, HostTags, Node
 from reprod.sinks.line_process import REAP_TIMEOUT_S, GoneError, LineProcess
 from reprod.sinks.protocol import (
     Deliver,
@@ -25,12 +27,19 @@ from reprod.sinks.protocol import (
     Downloaded,
     Failure,
     FindStored,
+    Implied,
+    ImpliedNow,
     Note,
+    NoteKey,
     OpenStore,
     Poll,
+    Polled,
     Prepare,
+    Recorded,
+    RecordedNow,
     Reply,
     Request,
+    Retagged,
     Runs,
     RunsNow,
     SinkError,
@@ -38,6 +47,7 @@ from reprod.sinks.protocol import (
     Taken,
     Upload,
 )
+from reprod.sinks.run_messages import OURS, AskRun, FindRun, RunHead, RunsOn, RunsPage, WholeRun
 
 T = TypeVar("T")
 
@@ -67,6 +77,7 @@ class MlflowChild:
         self._killed = False
         self._closed = False
         self._last_id = 0
+        self.polled = Polled()  # the last answer to a poll
 
     @property
     def pid(self) -> int | None:
@@ -77,7 +88,20 @@ class MlflowChild:
     def poll(self, page_size: int = 1000, handled: Iterable[str] = ()) -> list[PendingRun]:
         """Return every run that carries ``reprod.dataset`` and no ``reprod.state``."""
         ask = Poll(page_size=page_size, handled=tuple(handled))
-        return _convert(self.call("poll", asdict(ask), POLL_TIMEOUT_S), list[PendingRun])
+        self.polled = _convert(self.call("poll", asdict(ask), POLL_TIMEOUT_S), Polled)
+        return list(self.polled.runs)
+
+    def implied(self, ask: Implied) -> ImpliedNow:
+        """Return which runs do not name their datasets themselves, after a poll."""
+        return _convert(self.call("implied", asdict(ask), POLL_TIMEOUT_S), ImpliedNow)
+
+    def retagged(self, recorded: Iterable[str]) -> list[PendingRun]:
+        """Return the runs that name other datasets by now than were recorded, after a poll."""
+        return _convert(self.call("retagged", asdict(Retagged(tuple(recorded))), POLL_TIMEOUT_S), list[PendingRun])
+
+    def recorded(self, ask: Recorded) -> RecordedNow:
+        """Return the runs that other hosts recorded and on which this one has still to say what it found."""
+        return _convert(self.call("recorded", asdict(ask), POLL_TIMEOUT_S), RecordedNow)
 
     def runs(self, run_ids: Iterable[str]) -> RunsNow:
         """Return how these runs are now; deleted and unknown ones are in ``missing``."""
@@ -92,9 +116,34 @@ class MlflowChild:
         """Write the payload to its run, its state last. Repeating it changes nothing."""
         return _convert(self.call("deliver", asdict(Deliver(payload)), DELIVER_TIMEOUT_S), Delivered)
 
-    def note(self, run_id: str, text: str, *, once: bool = False) -> bool:
+    def note(self, run_id: str, text: str, *, once: bool = False, key: NoteKey = "reprod.note") -> bool:
         """Say a sentence on a run that is not recorded yet, with ``once`` only where none is; whether it was said."""
-        return _convert(self.call("note", asdict(Note(run_id, text, once)), CALL_TIMEOUT_S), bool)
+        return _convert(self.call("note", asdict(Note(run_id, text, once, key)), CALL_TIMEOUT_S), bool)
+
+    def compare(self, node: Node) -> Compared:
+        """Say what a node of a run found on its own copy. Repeat it later."""
+        found: Compared = _convert(self.call("node", asdict(node), CALL_TIMEOUT_S), Compared)  # type: ignore[arg-type]
+        return found
+
+    def advertise(self, said: Advertise) -> str:
+        """Write what this host says of itself; return the id of the run that holds it."""
+        return _convert(self.call("advertise", asdict(said), CALL_TIMEOUT_S), str)
+
+    def hosts(self) -> tuple[HostTags, ...]:
+        """Return what all hosts say of themselves."""
+        return _convert(self.call("hosts", {}, CALL_TIMEOUT_S), tuple[HostTags, ...])
+
+    def find_run(self, text: str, at_most: int) -> tuple[RunHead, ...]:
+        """Return the runs whose id begins with a text, or whose name it is, the newest first."""
+        return _convert(self.call("find_run", asdict(FindRun(text, at_most)), POLL_TIMEOUT_S), tuple[RunHead, ...])
+
+    def whole_run(self, run_id: str, folders: Iterable[str] = OURS) -> WholeRun:
+        """Return all that the server knows of a run; raises `SinkError` ``gone`` or ``permanent`` without one."""
+        return _convert(self.call("whole_run", asdict(AskRun(run_id, tuple(folders))), POLL_TIMEOUT_S), WholeRun)
+
+    def runs_on(self, name: str, page: str = "") -> RunsPage:
+        """Return one page of the runs of which something was recorded on a dataset."""
+        return _convert(self.call("runs_on", asdict(RunsOn(name, page)), POLL_TIMEOUT_S), RunsPage)
 
     def find_stored(self, digest: str, hint: str | None = None) -> tuple[StoredRun, ...]:
         """Return the store runs that hold the manifest of a digest, the hinted one first."""
@@ -180,7 +229,7 @@ class MlflowChild:
         except UnicodeEncodeError as error:
             raise SinkError("permanent", f"{request.op} holds text that is not Unicode: {error.reason}") from error
         try:
-            reply = msgspec.json.decode(process.ask(line, timeout_s), type=Reply)
+            reply = msgspec.json.decode(process.ask(line, timeout_s), type=described(Reply))
             if reply.id != request.id:
                 raise msgspec.ValidationError(f"reply {reply.id} to request {request.id}")
         except TimeoutError as error:
@@ -217,6 +266,6 @@ def _sink_error(failure: Failure) -> SinkError:
 
 def _convert(result: Any, shape: type[T]) -> T:
     try:
-        return msgspec.convert(result, shape)
+        return msgspec.convert(result, described(shape))
     except msgspec.ValidationError as error:
         raise SinkError("bug", f"the MLflow process answered in another shape: {error}", hint=HINTS["bug"]) from error

@@ -2,13 +2,16 @@
 
 No timestamp of MLflow moves when a tag is set, so presence and absence of tags is the only complete question. Pages
 are offsets into a result that shrinks when a state is written (30 pending, page size 10: only 20 seen, measured):
-all pages are collected before anything is returned.
+all pages are collected before anything is returned. A server before 3.11 cannot be asked for absence; that it is one
+is found out by asking it, and again every ``OLD_FOR_S`` seconds.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from reprod.core.run import PendingRun, dataset_names
+from reprod.core.run import PendingRun, Source, dataset_names
 from reprod.sinks.failures import error_code, kind_of
 from reprod.sinks.protocol import RunRow, RunsNow
 
@@ -20,30 +23,97 @@ TAGGED = "tags.`reprod.dataset` LIKE '%'"
 #: An empty list of experiments finds nothing, and 260,000 ids at once were a 500 (measured).
 EXPERIMENTS_A_CALL = 1000
 
-#: 1,000 excluded ids cost 440 ms on 50,000 runs (measured); beyond this the clauses cost more than the rows.
+#: 1,000 excluded ids cost 440 ms on 50,000 runs (measured); beyond this the clauses cost more than the rows. The parser
+#: of the server (sqlparse 0.6) refuses 10,000 words, and an id with its comma is two: 3,000 were taken, 5,000 not.
 HANDLED_A_CLAUSE = 500
-HANDLED_AT_MOST = 5000
+HANDLED_AT_MOST = 2000
+
+#: What asks for the age of a server alone: no other word in it can be refused.
+IS_NULL = "tags.`reprod.state` IS NULL"
+
+#: A server may be upgraded while the child lives: three more requests an hour.
+OLD_FOR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """An active experiment; ``dataset`` is its tag ``reprod.dataset``, "" without one."""
+
+    experiment_id: str
+    name: str
+    dataset: str
 
 
 class RunFinder:
-    """Asks one server; remembers, for its own life, that the server is too old for the short question."""
+    """Asks one server; remembers for a while that it is too old for the short question."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self.lacks_is_null = False
+        self._old_until_s = float("-inf")
+        self._experiments: list[Experiment] | None = None
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """As the last poll found them; a child that was killed since then lists them anew, instead of finding none."""
+        if self._experiments is None:
+            self._experiments = list(self._list_experiments())
+        return self._experiments
+
+    @property
+    def lacks_is_null(self) -> bool:
+        """Whether the server is known to be too old to be asked for runs without a tag."""
+        return time.monotonic() < self._old_until_s
 
     def poll(self, page_size: int, handled: Sequence[str] = ()) -> list[PendingRun]:
         """Return every run that has a dataset tag and no state, oldest first within 1,000 experiments, each once."""
-        experiments = list(self._experiment_ids())
+        self._experiments = None
+        everywhere = [each.experiment_id for each in self.experiments]
+        found: dict[str, PendingRun] = {}
+        for run in self.search(everywhere, PENDING, (TAGGED,), page_size, handled):
+            tags = run.data.tags
+            if "reprod.state" not in tags and dataset_names(tags.get("reprod.dataset", "")):
+                found[str(run.info.run_id)] = pending(run)
+        return list(found.values())
+
+    def search(
+        self, experiments: Sequence[str], question: str, simpler: Sequence[str], page_size: int, handled: Sequence[str]
+    ) -> list[Any]:
+        """Return the runs that ``question`` finds; a server too old for IS NULL is asked the ``simpler`` clauses.
+
+        Those find more: who asks looks at the tags again. ``handled`` runs are left out of it, as far as the server
+        lets itself be told.
+        """
         if not self.lacks_is_null:
             try:
-                return self._search(experiments, PENDING, page_size)
+                return self._search(experiments, question, page_size)
             except Exception as error:
-                if error_code(error) not in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}:
+                if not is_refused(error) or not self._is_too_old(experiments):
                     raise
-        found = self._search(experiments, _tagged_except(handled), page_size)
-        self.lacks_is_null = True
-        return found
+            self._old_until_s = time.monotonic() + OLD_FOR_S
+        try:
+            return self._search(experiments, " AND ".join([*simpler, *_except(handled)]), page_size)
+        except Exception as error:
+            if not is_refused(error) or not handled:
+                raise
+        return self._search(experiments, " AND ".join(simpler), page_size)
+
+    def _is_too_old(self, experiments: Sequence[str]) -> bool:
+        """Whether the server knows tags but no IS NULL: a refusal has many reasons, and this is but one of them."""
+        one = experiments[:1]
+        try:
+            self._client.search_runs(one, filter_string=IS_NULL, max_results=1)
+        except Exception as error:
+            if not is_refused(error):
+                raise
+        else:
+            return False
+        try:
+            self._client.search_runs(one, filter_string=TAGGED, max_results=1)
+        except Exception as error:
+            if not is_refused(error):
+                raise
+            return False
+        return True
 
     def runs(self, run_ids: Iterable[str]) -> RunsNow:
         """Return these runs as they are now; deleted and unknown ones are ``missing``."""
@@ -65,10 +135,10 @@ class RunFinder:
                 missing.append(run_id)
                 continue
             tags = {key: str(value) for key, value in run.data.tags.items() if key.startswith("reprod.")}
-            rows.append(RunRow(run=_pending(run), tags=tags))
+            rows.append(RunRow(run=pending(run), tags=tags))
         return RunsNow(tuple(rows), tuple(missing), tuple(denied))
 
-    def _experiment_ids(self) -> Iterator[str]:
+    def _list_experiments(self) -> Iterator[Experiment]:
         from mlflow.entities import ViewType
 
         token = None
@@ -76,22 +146,20 @@ class RunFinder:
             page = self._client.search_experiments(
                 view_type=ViewType.ACTIVE_ONLY, max_results=EXPERIMENTS_A_CALL, page_token=token
             )
-            for experiment in page:
-                yield str(experiment.experiment_id)
+            for found in page:
+                dataset = (found.tags or {}).get("reprod.dataset", "")
+                yield Experiment(str(found.experiment_id), str(found.name), str(dataset))
             token = page.token
             if not token:
                 return
 
-    def _search(self, experiments: list[str], question: str, page_size: int) -> list[PendingRun]:
-        found: dict[str, PendingRun] = {}
+    def _search(self, experiments: Sequence[str], question: str, page_size: int) -> list[Any]:
+        found: list[Any] = []
         for start in range(0, len(experiments), EXPERIMENTS_A_CALL):
-            for run in self._pages(experiments[start : start + EXPERIMENTS_A_CALL], question, page_size):
-                tags = run.data.tags
-                if "reprod.state" not in tags and dataset_names(tags.get("reprod.dataset", "")):
-                    found[str(run.info.run_id)] = _pending(run)
-        return list(found.values())
+            found += self._pages(experiments[start : start + EXPERIMENTS_A_CALL], question, page_size)
+        return found
 
-    def _pages(self, experiments: list[str], question: str, page_size: int) -> Iterator[Any]:
+    def _pages(self, experiments: Sequence[str], question: str, page_size: int) -> Iterator[Any]:
         from mlflow.entities import ViewType
 
         token = None
@@ -111,18 +179,22 @@ class RunFinder:
                 return
 
 
-def _tagged_except(handled: Sequence[str]) -> str:
-    clauses = [TAGGED]
+def is_refused(error: Exception) -> bool:
+    """Whether the server does not take a question as it was put."""
+    return error_code(error) in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
+
+
+def _except(handled: Sequence[str]) -> Iterator[str]:
     # Only what an id can be goes into the filter; a foreign one excludes nothing anyway.
     usable = [run_id for run_id in handled if run_id.isascii() and run_id.replace("-", "").isalnum()]
     latest = usable[-HANDLED_AT_MOST:]
     for start in range(0, len(latest), HANDLED_A_CLAUSE):
         quoted = ",".join(f"'{run_id}'" for run_id in latest[start : start + HANDLED_A_CLAUSE])
-        clauses.append(f"attributes.run_id NOT IN ({quoted})")
-    return " AND ".join(clauses)
+        yield f"attributes.run_id NOT IN ({quoted})"
 
 
-def _pending(run: Any) -> PendingRun:
+def pending(run: Any, dataset: str | None = None, source: Source = "run") -> PendingRun:
+    """Return what reprod sees of MLflow's run; ``dataset`` is what ``source`` names for it, None: its own tag."""
     info, tags = run.info, run.data.tags
     return PendingRun(
         run_id=str(info.run_id),
@@ -131,7 +203,9 @@ def _pending(run: Any) -> PendingRun:
         status=str(info.status),
         start_ms=int(info.start_time or 0),
         end_ms=int(info.end_time) if info.end_time else None,
-        dataset=str(tags.get("reprod.dataset", "")),
+        dataset=str(tags.get("reprod.dataset", "")) if dataset is None else dataset,
+        source=source,
         context=tags.get("reprod.context"),
         note=tags.get("reprod.note"),
+        parent=tags.get("mlflow.parentRunId"),
     )

@@ -15,12 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from reprod.core.redact import redact_text, redact_url
+from reprod.core.run import PARAM_LIMIT
 from reprod.errors import NotFoundError, ReprodError, TrackingError, UsageError
 
 T = TypeVar("T")
-
-#: MLflow's limit for the value of a param, in characters; over HTTP a longer one is cut without a word.
-PARAM_LIMIT = 6000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +32,8 @@ class TargetRun:
 
 def find_run(run_id: str | None = None) -> TargetRun:
     """Return the run ``run_id``, else the active one, else MLFLOW_RUN_ID's; raises UsageError if there is none."""
-    mlflow = _mlflow()
-    with _tracking():
+    mlflow = load_mlflow()
+    with talking():
         active = mlflow.active_run()
         wanted = run_id or (active.info.run_id if active else os.environ.get("MLFLOW_RUN_ID"))
         if not wanted:
@@ -48,8 +46,8 @@ def find_run(run_id: str | None = None) -> TargetRun:
 
 def find_recent_run_id() -> str:
     """Return the id of the active run, of MLFLOW_RUN_ID, or of the last run that this process ended."""
-    mlflow = _mlflow()
-    with _tracking():
+    mlflow = load_mlflow()
+    with talking():
         active = mlflow.active_run()
         if active:
             return str(active.info.run_id)
@@ -63,42 +61,46 @@ def find_recent_run_id() -> str:
 
 def tracking_uri() -> str:
     """Return the tracking URI that the user's MLflow uses, without credentials."""
-    mlflow = _mlflow()
-    with _tracking():
+    mlflow = load_mlflow()
+    with talking():
         return redact_url(str(mlflow.get_tracking_uri()))
 
 
 def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
     """Set the tags in one request, so that no reader sees some of them without the others."""
-    mlflow = _mlflow()
-    with _tracking():
+    mlflow = load_mlflow()
+    with talking():
         entities = [mlflow.entities.RunTag(key, value) for key, value in tags.items()]
         mlflow.MlflowClient().log_batch(run_id, tags=entities)
 
 
 def read_tags(run_id: str) -> dict[str, str]:
     """Return the run's tags as the server has them now."""
-    mlflow = _mlflow()
-    with _tracking():
+    mlflow = load_mlflow()
+    with talking():
         return dict(mlflow.MlflowClient().get_run(run_id).data.tags)
 
 
-def log_environment(run_id: str, files: Mapping[str, Path], parameters: Mapping[str, str]) -> None:
-    """Write artifacts and parameters of an environment to the run at once, taking nothing that is the user's.
+def log_environment(
+    run_id: str, files: Mapping[str, Path], parameters: Mapping[str, str], tags: Mapping[str, str]
+) -> None:
+    """Write artifacts, parameters and tags of an environment to the run at once, taking nothing that is the user's.
 
     Artifacts go under ``environment/``, or under ``reprod/environment/`` if files of these names are there that reprod
-    did not write; a parameter whose name has another value goes to ``reprod.NAME``.
+    did not write; a parameter whose name has another value goes to ``reprod.NAME``. The tags are reprod's own.
     """
-    mlflow = _mlflow()
-    with _tracking():
+    mlflow = load_mlflow()
+    with talking():
         client = mlflow.MlflowClient()
         folder = "environment" if _is_free(mlflow, client, run_id, set(files)) else "reprod/environment"
         for path in files.values():
             client.log_artifact(run_id, str(path), folder)
         missing = choose_names(client.get_run(run_id).data.params, parameters)
-        entities = [mlflow.entities.Param(name, value) for name, value in missing.items()]
-        if entities:
-            client.log_batch(run_id, params=entities)
+        client.log_batch(
+            run_id,
+            params=[mlflow.entities.Param(name, value) for name, value in missing.items()],
+            tags=[mlflow.entities.RunTag(name, value) for name, value in tags.items()],
+        )
 
 
 def log_manifest(
@@ -111,8 +113,8 @@ def log_manifest(
 
     :raises UsageError: a manifest of other files is there, from reprod too; nothing is written then.
     """
-    mlflow = _mlflow()
-    with _tracking():
+    mlflow = load_mlflow()
+    with talking():
         client = mlflow.MlflowClient()
         place = _free_folder(mlflow, client, run_id, folder, file)
         client.log_artifact(run_id, str(file), place or None)
@@ -203,7 +205,8 @@ def _no_progress_bars() -> Iterator[None]:
         os.environ.pop("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", None)
 
 
-def _mlflow() -> Any:
+def load_mlflow() -> Any:
+    """Return the user's own MLflow. :raises UsageError: there is none."""
     try:
         import mlflow
     except ImportError as error:
@@ -212,7 +215,8 @@ def _mlflow() -> Any:
 
 
 @contextmanager
-def _tracking() -> Iterator[None]:
+def talking() -> Iterator[None]:
+    """Make what MLflow raises an error of ours: TrackingError, NotFoundError."""
     try:
         yield
     except ReprodError:

@@ -10,34 +10,51 @@ import queue
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import msgspec
 
+from reprod.core.described import described
 from reprod.sinks.environment import set_client_defaults, take_credential
+from reprod.sinks.host_messages import Advertise, Hosts, Node
 from reprod.sinks.protocol import (
     Deliver,
     Download,
     Failure,
     FindStored,
+    Implied,
     Note,
     OpenStore,
     Poll,
+    Polled,
     Prepare,
+    Recorded,
     Reply,
     Request,
+    Retagged,
     Runs,
     SinkError,
     Upload,
 )
+from reprod.sinks.run_messages import AskRun, FindRun, RunsOn
 
 #: The operations that talk to the server, and what each takes.
 SHAPES: dict[str, type] = {
     "poll": Poll,
+    "implied": Implied,
+    "retagged": Retagged,
+    "recorded": Recorded,
     "runs": Runs,
     "prepare": Prepare,
     "deliver": Deliver,
     "note": Note,
+    "node": Node,
+    "advertise": Advertise,
+    "hosts": Hosts,
+    "find_run": FindRun,
+    "whole_run": AskRun,
+    "runs_on": RunsOn,
     "find_stored": FindStored,
     "open_store": OpenStore,
     "upload": Upload,
@@ -56,7 +73,7 @@ class Session:
     def answer(self, line: bytes) -> Reply:
         """Return the reply to one request line; an exception becomes a failure of the right kind."""
         try:
-            request = msgspec.json.decode(line, type=Request)
+            request = msgspec.json.decode(line, type=described(Request))
         except (msgspec.DecodeError, ValueError) as error:
             return Reply(-1, failure=Failure("bug", f"the request is not valid: {error}"))
         try:
@@ -73,14 +90,25 @@ class Session:
         if shape is None:
             raise SinkError("bug", f"the MLflow process has no operation {op!r}")
         self._connect()
-        return self._answer_to(msgspec.convert(params, shape))
+        ask: Any = msgspec.convert(params, described(shape))
+        if isinstance(ask, FindRun | AskRun | RunsOn):
+            from reprod.sinks import search
+
+            return search.answer(ask, self._client)
+        if isinstance(ask, Node | Advertise | Hosts):
+            from reprod.sinks import advertise
+
+            return advertise.answer(ask, self._client)
+        return self._answer_to(ask)
 
     def _answer_to(self, ask: Any) -> Any:
-        from reprod.sinks import deliver_run, store_run
+        from reprod.sinks import deliver_run, named_runs, store_run
 
         match ask:
             case Poll():
-                return self._finder.poll(ask.page_size, ask.handled)
+                return self._poll(ask)
+            case Implied() | Retagged() | Recorded():
+                return named_runs.answer(self._finder, ask)
             case Runs():
                 return self._finder.runs(ask.run_ids)
             case Prepare():
@@ -97,6 +125,11 @@ class Session:
                 return store_run.upload(self._client, ask)
             case Download():
                 return store_run.download(self._client, ask)
+
+    def _poll(self, ask: Poll) -> Polled:
+        began = time.monotonic()
+        runs = self._finder.poll(ask.page_size, ask.handled)
+        return Polled(tuple(runs), time.monotonic() - began, self._finder.lacks_is_null)
 
     def _connect(self) -> None:
         if self._client is None:

@@ -8,10 +8,30 @@ is never more than one request under way. Times are milliseconds since the epoch
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from reprod.core.run import Payload, PendingRun
+from reprod.core.run import Payload, PendingRun, Source
 from reprod.errors import TrackingError
 
-Op = Literal["ping", "poll", "runs", "prepare", "deliver", "note", "find_stored", "open_store", "upload", "download"]
+Op = Literal[
+    "ping",
+    "poll",
+    "runs",
+    "prepare",
+    "deliver",
+    "note",
+    "node",
+    "advertise",
+    "hosts",
+    "implied",
+    "retagged",
+    "recorded",
+    "find_run",
+    "whole_run",
+    "runs_on",
+    "find_stored",
+    "open_store",
+    "upload",
+    "download",
+]
 
 #: Where manifests above ``max_inline_files`` lie (see `store_run`), and the tag by which one is found.
 STORE_EXPERIMENT = "reprod-datasets"
@@ -26,10 +46,13 @@ Kind = Literal[
     "bug",  # anything else; ``detail`` holds the traceback
     "stopped",  # ``kill()`` or ``close()`` ended the call
     "crashed",  # the child ended by itself or answered garbage: try again later
+    "busy",  # another host is writing to this run: try again in moments
 ]
 
+NoteKey = Literal["reprod.note", "reprod.error"]
+
 #: Trying again later may work; for the others only a person, or a new capture, changes anything.
-RETRIED: frozenset[Kind] = frozenset({"unreachable", "denied", "bug", "stopped", "crashed"})
+RETRIED: frozenset[Kind] = frozenset({"unreachable", "denied", "bug", "stopped", "crashed", "busy"})
 
 
 class SinkError(TrackingError):
@@ -70,7 +93,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """``poll``: every run with ``reprod.dataset`` and no ``reprod.state``, as a list of `PendingRun`.
+    """``poll``: every run with ``reprod.dataset`` and no ``reprod.state``, as a `Polled`.
 
     ``page_size`` is in runs, at most 50,000 (MLflow's limit). ``handled`` run ids are left out by servers that cannot
     be asked for runs without a state (MLflow before 3.11); others ignore it.
@@ -78,6 +101,73 @@ class Poll:
 
     page_size: int = 1000
     handled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImpliedSource:
+    """An experiment whose runs use ``dataset`` if they say nothing themselves: by its tag, or by a rule."""
+
+    experiment_id: str
+    source: Source
+    dataset: str
+
+
+@dataclass(frozen=True, slots=True)
+class Implied:
+    """``implied``: runs that do not name their datasets themselves, as an `ImpliedNow`; follows a ``poll``.
+
+    ``rules`` are ``(pattern of experiments, dataset)``, ``since`` says from when on (milliseconds) a source counts:
+    of others nothing is searched. ``handled`` as in `Poll`.
+    """
+
+    rules: tuple[tuple[str, str], ...] = ()
+    since: tuple[tuple[ImpliedSource, int], ...] = ()
+    handled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImpliedNow:
+    """All sources that there are now, and the runs without a state for which those that count do."""
+
+    sources: tuple[ImpliedSource, ...] = ()
+    runs: tuple[PendingRun, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Retagged:
+    """``retagged``: runs on which one of these values was recorded and which name others now; follows a ``poll``."""
+
+    recorded: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """``recorded``: what other hosts than ``host_id`` recorded on ``names``, a `RecordedNow`; follows a ``poll``.
+
+    Looks at runs that started after ``since_ms``; those ``seen`` are left out, as far as a question takes them.
+    """
+
+    host_id: str
+    names: tuple[str, ...]
+    since_ms: int
+    seen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedNow:
+    """Runs on which it stands nowhere what this host found, and the ids of those that need nothing of it."""
+
+    runs: tuple[PendingRun, ...] = ()
+    settled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """The answer to `Poll`: the runs, how long the server took, and whether it is too old to leave out what is done."""
+
+    runs: tuple[PendingRun, ...] = ()
+    took_s: float = 0.0
+    is_old: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +220,15 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """``note``: say a sentence on a run that has no ``reprod.state`` yet; with ``once`` only where nobody said any."""
+    """``note``: say a sentence on a run that has no ``reprod.state`` yet; with ``once`` only where nobody said any.
+
+    ``key`` is the tag that says it: ``reprod.note``, or ``reprod.error`` for what a person must mend first.
+    """
 
     run_id: str
     text: str
     once: bool = False
+    key: NoteKey = "reprod.note"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from reprod.sinks.protocol import (
     StoredRun,
     Upload,
 )
+from reprod.sinks.run_folder import list_folder
 
 DIGEST = re.compile(r"(?:dt1|env1):[0-9a-f]{64}")
 
@@ -128,7 +129,7 @@ def _stored(client: Any, run: Any) -> StoredRun:
 
 def _sizes(client: Any, run_id: str, directory: str) -> dict[str, int]:
     """Return the files directly in one folder of a run's artifacts, in bytes."""
-    found = client.list_artifacts(run_id, directory or None)
+    found = list_folder(client, run_id, directory)
     return {str(info.path): int(info.file_size or 0) for info in found if not info.is_dir}
 
 

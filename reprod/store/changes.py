@@ -13,7 +13,7 @@ from itertools import chain, repeat
 
 import msgspec
 
-from reprod.store import nodes
+from reprod.store import nodes, touches
 from reprod.store.directories import ensure_directory, mark_dirty, see_directory
 from reprod.store.index import open_version
 from reprod.store.observation import NewFiles, Observation, SeenDirectory
@@ -49,6 +49,8 @@ def apply(
     :param complete: directories whose node may be computed now: all below them was written, by this batch or earlier.
     """
     seq, has_base = open_version(db)
+    if has_base:
+        touches.note_directories(db, directories)
     ids, ctimes = _see_directories(db, directories, seen_ns)
     fresh = [o for o in observations if o.known is None]
     # What was read again and found as it was proves nothing new and changes nothing.
@@ -60,12 +62,14 @@ def apply(
     for files in new:
         stamps += files.stats[3::5]
     ctimes += _extremes(stamps, seen_ns)
-    changed = _insert(db, fresh, new, ids, seq, has_base)
-    changed += [o.directory for o in known if _update(db, o, o.known or 0, seq, has_base)]
+    touched: list[bytes] = []
+    changed = _insert(db, fresh, new, ids, seq, has_base, touched)
+    changed += [o.directory for o in known if _update(db, o, o.known or 0, seq, has_base, touched)]
     for path in set(changed):
         mark_dirty(db, ids[path])
     for path in complete:
         nodes.compute_node(db, ids[path])
+    touches.note_entries(db, touched)
     applied = Applied(len(changed), len(directories) + len(stamps) - len(changed))
     if ctimes:
         note_pending(db, ctimes, applied.touched + applied.changed)
@@ -118,6 +122,7 @@ def _insert(
     ids: dict[bytes, int],
     seq: int,
     has_base: bool,
+    touched: list[bytes],
 ) -> list[bytes]:
     """Write names that the index does not show; return the directory of each whose content is news.
 
@@ -145,7 +150,7 @@ def _insert(
         )
     for o in doubtful:  # some are tombstones: the name was there in an older version
         row = db.execute("SELECT id FROM file WHERE directory = ? AND name = ?", (ids[o.directory], o.name)).fetchone()
-        if row[0] > highest or _update(db, o, row[0], seq, has_base):
+        if row[0] > highest or _update(db, o, row[0], seq, has_base, touched):
             changed.append(o.directory)
     return changed
 
@@ -184,11 +189,19 @@ def _insert_rows(db: sqlite3.Connection, fresh: list[Observation], ids: dict[byt
     return db.total_changes - before
 
 
-def _update(db: sqlite3.Connection, seen: Observation, known: int, seq: int, has_base: bool) -> bool:
-    """Write what was seen over a row; whether that changed the content."""
+def _update(
+    db: sqlite3.Connection, seen: Observation, known: int, seq: int, has_base: bool, touched: list[bytes]
+) -> bool:
+    """Write what was seen over a row; whether that changed the content.
+
+    If not, but the fingerprint is another, or if the content has come back to what the newest version has, the path is
+    added to ``touched``.
+    """
     mode, size, mtime, ctime, inode = seen.stat
-    old = db.execute("SELECT kind, sha256, problem FROM file WHERE id = ?", (known,)).fetchone()
-    changed = tuple(old) != (seen.kind, seen.sha256, seen.problem)
+    old = db.execute(
+        "SELECT kind, sha256, problem, mode, size, mtime_ns, ctime_ns, inode FROM file WHERE id = ?", (known,)
+    ).fetchone()
+    changed: bool = old[:3] != (seen.kind, seen.sha256, seen.problem)
     if changed and has_base:
         keep_history(db, known, seq)
     db.execute(
@@ -196,8 +209,9 @@ def _update(db: sqlite3.Connection, seen: Observation, known: int, seq: int, has
         "inode = ? WHERE id = ?",
         (seen.kind, size, seen.sha256, _packed(seen.more), seen.problem, mode, mtime, ctime, inode, known),
     )
-    if changed and has_base:
-        _forget_return(db, known, seq)
+    returned = changed and has_base and _forget_return(db, known, seq)
+    if has_base and (returned or (not changed and old[3:] != seen.stat)):
+        touched.append(seen.directory + b"/" + seen.name if seen.directory else seen.name)
     return changed
 
 
@@ -223,13 +237,14 @@ def keep_history(db: sqlite3.Connection, file_id: int, seq: int) -> None:
     )
 
 
-def _forget_return(db: sqlite3.Connection, file_id: int, seq: int) -> None:
-    """A to B to A inside the open version is no change of content (its ctimes stay in ``pending``: a touch)."""
-    db.execute(
+def _forget_return(db: sqlite3.Connection, file_id: int, seq: int) -> bool:
+    """A to B to A inside the open version is no change of content, but a touch; whether it was that."""
+    cursor = db.execute(
         "DELETE FROM history WHERE file = ?1 AND version = ?2 AND (kind, sha256, problem) IS "
         "(SELECT kind, sha256, problem FROM file WHERE id = ?1)",
         (file_id, seq),
     )
+    return cursor.rowcount > 0
 
 
 def remove_file(db: sqlite3.Connection, file_id: int, seq: int, has_base: bool) -> None:
@@ -262,5 +277,8 @@ def remove_directory(db: sqlite3.Connection, directory_id: int, seq: int, has_ba
             remove_file(db, file_id, seq, has_base)
             gone += 1
     mark_dirty(db, directory_id)
+    if has_base:
+        path = db.execute("SELECT path FROM directory WHERE id = ?", (directory_id,)).fetchone()[0]
+        touches.note_child_gone(db, path)
     db.executemany("UPDATE directory SET present = 0, problem = NULL WHERE id = ?", subtree)
     return gone

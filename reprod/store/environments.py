@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from reprod.core.described import described
 from reprod.core.execution import Execution
 from reprod.store import snapshots
 
@@ -110,6 +111,6 @@ def sightings(db: sqlite3.Connection) -> Iterator[Sighting]:
 
 def _decoded(data: bytes, shape: type[T]) -> T | None:
     try:
-        return msgspec.json.decode(data, type=shape)
+        return msgspec.json.decode(data, type=described(shape))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # of another version; its digest is known
         return None

@@ -36,17 +36,18 @@ class _Level:
     directories: list[tuple[bytes, int]]
 
 
-def entries(db: sqlite3.Connection, seq: int, without: Collection[bytes] = ()) -> Iterator[Entry]:
+def entries(db: sqlite3.Connection, seq: int, without: Collection[bytes] = (), under: bytes = b"") -> Iterator[Entry]:
     """Yield the entries of a version in full-path byte order, special files included.
 
     Takes a connection inside a transaction of the caller's, and is read to its end within it.
 
     :param without: directories that are passed over with all below them (``b""`` is the root).
+    :param under: only what is below this directory; nothing if there is none.
     :raises NotFoundError: there is no such version. :raises IncompleteError: it was pruned.
     """
     versions.require_kept(db, seq)
-    root = db.execute("SELECT id FROM directory WHERE path = x''").fetchone()
-    levels = [_open(db, seq, root[0], b"", without)] if root and b"" not in without else []
+    top = db.execute("SELECT id FROM directory WHERE path = ?", (under,)).fetchone()
+    levels = [_open(db, seq, top[0], under and under + b"/", without)] if top and under not in without else []
     while levels:
         level = levels[-1]
         start, rows, row = level.start, level.rows, level.next_row

@@ -119,7 +119,8 @@ def retry(db: sqlite3.Connection, delivery_id: int) -> None:
 
 
 def published(db: sqlite3.Connection, delivery_id: int, snapshot: bytes) -> None:
-    """Freeze the snapshot: from here on every attempt writes the same."""
+    """Freeze the snapshot: from here on every attempt writes the same; what was said of an earlier one's drift goes."""
+    db.execute("DELETE FROM drift WHERE delivery = ?", (delivery_id,))
     db.execute(
         "UPDATE delivery SET snapshot = ?, state = 'waiting', next_ns = 0, error = NULL, attempts = 0 WHERE id = ?",
         (snapshot, delivery_id),

@@ -200,6 +200,11 @@ class Names:
         """Return the present name of what ``name`` stood for at a moment; the name itself if nothing else is known."""
         return self._then(name, at_ns) or name
 
+    def present_name(self, named: str, at_ns: int) -> str:
+        """Return what ``NAME`` or ``NAME/SUB`` is called now."""
+        name, slash, path = named.partition("/")
+        return self.present(name, at_ns) + slash + path
+
     def purged(self, name: str, at_ns: int) -> bool:
         """Whether the history of what ``name`` stood for at a moment was deleted since."""
         return self._then(name, at_ns) == _PURGED

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from reprod.core.described import described
 from reprod.core.process import ProcessContext
 from reprod.store import outbox
 
@@ -216,5 +217,5 @@ def _newest_first(db: sqlite3.Connection, needed: set[str]) -> list[tuple[str, i
     return sorted((row for row in rows.fetchall() if row[0] not in needed), key=lambda each: each[2], reverse=True)
 
 
-_RUN = msgspec.json.Decoder(_Run)
-_SNAPSHOT = msgspec.json.Decoder(_Snapshot)
+_RUN = msgspec.json.Decoder(described(_Run))
+_SNAPSHOT = msgspec.json.Decoder(described(_Snapshot))

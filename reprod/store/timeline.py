@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reprod.core.binding import Mark
-from reprod.store import meta
+from reprod.store import meta, touches
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ def insert_mark(db: sqlite3.Connection, seq: int, kind: str, evidence: Evidence)
         gap_from, gap_kind = evidence.gap_from_ns, evidence.gap_kind
     last = db.execute("SELECT born_ns FROM mark ORDER BY id DESC LIMIT 1").fetchone()
     born = max(last[0] if last else 0, high or 0)
-    db.execute(
+    cursor = db.execute(
         "INSERT INTO mark (seq, kind, sealed_ns, born_ns, root_since_ns, walk_ns, low_ctime_ns, first_hint_ns, "
         "gap_from_ns, gap_kind) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -167,6 +167,7 @@ def insert_mark(db: sqlite3.Connection, seq: int, kind: str, evidence: Evidence)
             gap_kind,
         ),
     )
+    touches.take(db, int(cursor.lastrowid or 0), seq if kind == "version" else seq + 1)
     db.execute("UPDATE pending SET touched = 0, low_ctime_ns = NULL, high_ctime_ns = NULL, first_hint_ns = NULL")
 
 

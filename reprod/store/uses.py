@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from reprod.core.run import dataset_names
+from reprod.core.described import described
+from reprod.core.run import base_names
 from reprod.store import registry
 
 
@@ -49,8 +50,8 @@ class _Run:
     dataset: str
 
 
-_SNAPSHOT = msgspec.json.Decoder(_Snapshot)
-_RUN = msgspec.json.Decoder(_Run)
+_SNAPSHOT = msgspec.json.Decoder(described(_Snapshot))
+_RUN = msgspec.json.Decoder(described(_Run))
 
 
 def uses(db: sqlite3.Connection, name: str | None = None) -> Iterator[Use]:
@@ -90,6 +91,6 @@ def unproven_since_ns(db: sqlite3.Connection, name: str) -> int | None:
     )
     for run, created_ns in rows:
         found = _RUN.decode(run)
-        if name in {follow.present(each, created_ns) for each in dataset_names(found.dataset)}:
+        if name in {follow.present(each, created_ns) for each in base_names(found.dataset)}:
             starts.append(found.start_ms * 1_000_000)
     return min(starts, default=None)

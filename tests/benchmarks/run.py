@@ -21,6 +21,7 @@ import history
 import machine
 import manifest
 import million
+import rag
 import scans
 import stream
 import training
@@ -50,6 +51,7 @@ ROWS = {
     "tag": Row(daemon.tag, ("files",)),
     "training": Row(training.training, ()),
     "workers": Row(scans.workers, ("files", "large-mib")),
+    "rag": Row(rag.rag, ("manifest-files",)),
     "million": Row(million.million, ("million",)),
 }
 

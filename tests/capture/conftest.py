@@ -19,7 +19,7 @@ def dist() -> Callable[..., Path]:
 def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real virtual environment with two packages, made by the standard library."""
     prefix = tmp_path_factory.mktemp("venvs") / "train"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", prefix], check=True, timeout=30)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", prefix], check=True, timeout=90)
     site = prefix / "lib" / f"python{MINOR}" / "site-packages"
     write_dist(site, "only-here", "1.5+cu121")
     write_dist(site, "numpy", "1.26.4")
@@ -48,6 +48,6 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     yield start
     for process in started:
         process.kill()
-        process.wait(5)
+        process.wait(30)
         process.stdin.close()
         process.stdout.close()

@@ -1,5 +1,6 @@
 """Whole environments: of this process, of another, of a prefix, of the host."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,14 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from live_process import WAIT
+from live_process import MINOR, WAIT
 
-import reprod.capture.environment as module
+import reprod.capture.gathering as module
+from reprod.capture.ending import capture_end
 from reprod.capture.environment import capture_paths, capture_self, read_host, read_prefix, read_process
 from reprod.capture.interpreter import describe_self
 from reprod.capture.process import boot_id, current_context, host_name, start_ticks
-from reprod.core.environment import encode
-from reprod.core.environment_files import artifacts, parameters
+from reprod.capture.used import used_by_now
+from reprod.core.accelerator import Accelerators, Gpu
+from reprod.core.environment import decode_record, encode, encode_record
+from reprod.core.environment_files import artifacts, parameters, system_info
+from reprod.core.execution import with_end
 from reprod.core.process import ProcessContext
 from reprod.errors import IncompleteError
 
@@ -94,6 +99,72 @@ def test_a_child_does_not_mix_its_parent_with_who_has_its_pid_now(venv, start):
     assert (execution.invocation, execution.numerics, execution.imports) == (None, None, None)
     assert "had ended before" in execution.unknown["invocation"]
     assert execution.placement is not None
+
+
+def test_what_a_script_names_stands_in_until_its_end(tmp_path, venv):
+    """Imports that the script will make are named by its text, through the user's own files; the end replaces them."""
+    (tmp_path / "train.py").write_text("import layers\ndef later():\n    import only_here\n")
+    (tmp_path / "layers.py").write_text("from numpy import array\n")
+    site = venv / f"lib/python{MINOR}/site-packages"
+    given = {"sys_path": [str(site)], "python": describe_self(), "cwd": str(tmp_path), "git": False}
+    record = capture_paths(current_context(), script="train.py", **given)
+    named = record.execution.named_imports
+    assert (named.how, named.complete) == ("static", False)
+    assert set(named.local_files) == {str(tmp_path / "train.py"), str(tmp_path / "layers.py")}
+    assert set(named.unresolved) == {"numpy", "only_here"}  # their records have no files here
+    assert decode_record(encode_record(record)) == record
+    end = capture_end(current_context(), used_by_now(str(tmp_path / "train.py")))
+    assert end.imports.complete
+    assert with_end(record.execution, end).named_imports is None
+    assert with_end(record.execution, replace(end, imports=None)).named_imports == named
+    assert capture_paths(current_context(), **given).execution.named_imports is None
+
+
+def test_a_notebook_names_its_imports(tmp_path, venv, start):
+    """Of a kernel the notebook that it runs is read, not the launcher; one that cannot be read is a reason."""
+    (tmp_path / "ipykernel_launcher.py").write_text(WAIT)
+    cell = {"cell_type": "code", "source": ["%matplotlib inline\n", "import msgspec\n"], "outputs": []}
+    (tmp_path / "train.ipynb").write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4}))
+    process = start(venv / "bin/python", "-m", "ipykernel_launcher", cwd=tmp_path)
+    given = {"sys_path": sys.path, "python": describe_self(), "cwd": str(tmp_path), "git": False}
+    for name in ("train.ipynb", "gone.ipynb"):
+        variables = {"JPY_SESSION_NAME": str(tmp_path / name)}
+        execution = capture_paths(context_of(process, venv), variables=variables, **given).execution
+        assert execution.invocation.entry.kind == "notebook"
+        if name == "train.ipynb":
+            assert [each.name for each in execution.named_imports.distributions] == ["msgspec"]
+        else:
+            assert "gone.ipynb was not scanned" in execution.unknown["named_imports"]
+
+
+def test_which_gpus_the_process_sees(monkeypatch):
+    """CUDA_VISIBLE_DEVICES of the process decides; of another user's, whose variables are unknown, nothing is."""
+    gpus = tuple(Gpu(index, "H100", vendor="NVIDIA") for index in range(3))
+    monkeypatch.setattr(module, "read_accelerators", lambda: Accelerators(gpus=gpus, how="nvml"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0")
+    record = capture_self(git=False)
+    assert record.execution.visible_gpus == (2, 0)
+    assert list(system_info(record)["visible_gpus"]) == [2, 0]
+    assert len(record.environment.accelerators.gpus) == 3
+    assert read_host().execution.visible_gpus is None
+
+    def denied(_):
+        raise IncompleteError("permission: not yours")
+
+    monkeypatch.setattr("reprod.capture.environment.examine", denied)
+    execution = read_process(current_context()).execution
+    assert (execution.visible_gpus, execution.unknown["visible_gpus"]) == (None, "permission: not yours")
+
+
+def test_where_packages_are_unknown_cuda_is_not_known_to_be_absent(monkeypatch):
+    """What the packages bring was not seen, and the sections that are made from them say so."""
+
+    def broken(_):
+        raise OSError("server gone")
+
+    monkeypatch.setattr(module, "read_packages", broken)
+    environment = capture_self(git=False).environment
+    assert environment.cuda.problems == environment.rocm.problems == (module.NO_PACKAGES,)
 
 
 def test_a_failing_collector_costs_its_own_section_only(monkeypatch):

@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reprod.capture.cuda import read_cuda, read_loaded
+from reprod.capture.cuda import read_cuda
+from reprod.capture.gpu_libraries import loaded_gpu_libraries
+from reprod.capture.mapped import mapped_files
 from reprod.core.accelerator import (
     Cuda,
     Gpu,
@@ -20,7 +22,6 @@ from reprod.core.accelerator import (
     normalise_bus,
     visible_indices,
 )
-from reprod.errors import IncompleteError
 
 
 @dataclass(frozen=True)
@@ -162,20 +163,14 @@ def test_loaded_libraries_are_those_that_are_mapped(tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        found = read_loaded(process.pid)
+        found = loaded_gpu_libraries(mapped_files(process.pid))
     assert [(item.name, item.version, item.origin, Path(item.source).name) for item in found] == [
         ("cublas", "12.1.3.1", "loaded", names[2]),
         ("cuda", "550.90.07", "loaded", names[3]),
         ("cudart", "11.0", "loaded", names[0]),
         ("cudnn_ops_infer", "8", "loaded", names[1]),
     ]
-    assert read_loaded() == ()
-
-
-def test_maps_that_cannot_be_read_are_unknown(tmp_path):
-    """A process that is gone has no loaded libraries to tell, which is not the same as none."""
-    with pytest.raises(IncompleteError, match="are not readable"):
-        read_loaded(1, root=str(tmp_path))
+    assert loaded_gpu_libraries(mapped_files()) == ()
 
 
 def test_the_longest_version_wins_only_over_its_beginnings():
@@ -207,6 +202,7 @@ def test_which_gpus_a_process_sees():
         return visible_indices(gpus, {"CUDA_VISIBLE_DEVICES": value, **variables})
 
     assert visible_indices(gpus, {}) == (0, 1, 2)
+    assert visible_indices([Gpu(0, "MI300", vendor="AMD")], {}) is None
     assert visible("") == ()
     assert visible("2, 0") == (2, 0)
     assert visible("1,-1,0") == (1,)

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 from git_place import CLEAN, PATIENT, capture, commit, git, make_repo, write
+from waiting import eventually
 
 from reprod.capture.git import read_git
 from reprod.capture.git_command import Budget
@@ -175,8 +176,11 @@ def test_a_hung_git_is_bounded(repo, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(IncompleteError, match="rev-parse did not end in time"):
         read_git(str(repo), budget=Budget(seconds=0.3))
-    running = subprocess.run(["/bin/ps", "-eo", "args"], capture_output=True, text=True, timeout=20).stdout
-    assert f"sleep {seconds}" not in running
+
+    def running() -> str:
+        return subprocess.run(["/bin/ps", "-eo", "args"], capture_output=True, text=True, timeout=20).stdout
+
+    eventually(lambda: f"sleep {seconds}" not in running(), 10, "it was killed too")
 
 
 def test_no_time_left_is_a_reason(repo, monkeypatch):

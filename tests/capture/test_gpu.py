@@ -332,10 +332,11 @@ sys.path[:0] = sys.argv[2:]
 import torch, msgspec
 before = set(sys.modules)
 from reprod.capture.gpu import read_accelerators
-from reprod.capture.cuda import read_cuda, read_loaded
+from reprod.capture.cuda import read_cuda
+from reprod.capture.numerics import read_numerics
 from reprod.capture.rocm import read_rocm
 found = read_accelerators(sys.argv[1])
-read_cuda([], driver_max=found.cuda_driver_max, root=sys.argv[1]), read_rocm([], root=sys.argv[1]), read_loaded()
+read_cuda([], driver_max=found.cuda_driver_max, root=sys.argv[1]), read_rocm([], root=sys.argv[1]), read_numerics()
 foreign = [name for name in set(sys.modules) - before if name.split(".")[0] not in sys.stdlib_module_names]
 pid = os.fork()
 if pid == 0:

@@ -54,7 +54,7 @@ def test_12_200_packages_cost_no_child_process_and_few_reads(tmp_path, dist):
         "    del seen[:]; assert len(read_packages([sys.argv[1]]).packages) == 200\n"
         "    opened = [str(args[0]) for event, args in seen if event == 'open']\n"
         "    return len(opened), opened.count('RECORD'), [event for event, _ in seen if event.startswith(started)]\n"
-        "print(read()); deadline = time.monotonic() + 10\n"
+        "print(read()); deadline = time.monotonic() + 45\n"
         # A RECORD of this very instant could change without showing it, and is read again.
         "while (last := read())[1] and time.monotonic() < deadline: pass\n"
         "print(last)\n"
@@ -106,7 +106,7 @@ def test_hostile_records_are_reported_and_not_followed(tmp_path, dist):
     dist(site, "good", "1.0")
     begin = time.monotonic()
     result = read_packages([str(site)])
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60
     assert [package.name for package in result.packages] == ["good", "url"]
     assert "CANARY" not in repr(result)
     assert [broken.record.split("-")[0] for broken in result.broken] == ["fifo", "folder", "linked"]
@@ -144,7 +144,7 @@ def test_19_broken_records_are_listed(tmp_path, dist):
     ]
     reasons = {broken.record: broken.reason for broken in result.broken}
     assert all(wanted in reasons[f"{name}-1.0.dist-info"] for name, (_, wanted) in texts.items())
-    assert reasons["void-1.0.dist-info"] == "No such file or directory"
+    assert reasons["void-1.0.dist-info"] == "it has no METADATA"
     assert "\\xff-1.0.dist-info" in reasons
     assert [broken.record for broken in result.broken if broken.leftover] == ["~umpy", "~umpy-1.0.dist-info"]
     assert result.problems == (f"{tmp_path}: twice has two records, 1.0 and 2.0",)
@@ -205,15 +205,15 @@ def test_20_local_versions_and_conda_builds(tmp_path, dist):
     }
 
 
-def test_a_gigabyte_of_metadata_costs_its_cap(tmp_path, dist):
+def test_a_terabyte_of_metadata_costs_its_cap(tmp_path, dist):
     """A file is read to its cap at most, and Name and Version are found behind a long first part."""
     metadata = dist(tmp_path, "big", "2.0") / "METADATA"
-    os.truncate(metadata, 1 << 30)
+    os.truncate(metadata, 1 << 40)
     late = dist(tmp_path, "late", "1.0") / "METADATA"
     late.write_text("Author: " + "x" * 5000 + "\nName: late\nVersion: 1.0\n")
     begin = time.monotonic()
     assert [package.version for package in read_packages([str(tmp_path)]).packages] == ["2.0", "1.0"]
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60
 
 
 def test_first_on_the_path_wins(tmp_path, dist):

@@ -154,10 +154,10 @@ class TestNumber11:
         code = (
             "import json, sys\n"
             "opened = []\n"
-            "from reprod.capture import environment\n"
+            "from reprod.capture import environment, gathering\n"
             "from reprod.core.environment import encode_record\n"
             "from reprod.core.process import ProcessContext\n"
-            "for name in ('read_accelerators', 'read_cloud'): setattr(environment, name, lambda: None)\n"
+            "for name in ('read_accelerators', 'read_cloud'): setattr(gathering, name, lambda: None)\n"
             "def hook(event, args):\n"
             "    if event == 'open': opened.append(str(args[0]))\n"
             "    started = event in {'subprocess.Popen', 'os.exec', 'os.posix_spawn', 'os.fork', 'os.system', 'exec'}\n"
@@ -263,7 +263,8 @@ class TestNumber13:
 
     def test_uv_run(self, tell: Callable[..., ProcessContext], train: Path, tmp_path: Path) -> None:
         """uv is a parent, or becomes the python of the environment."""
-        uv = shutil.which("uv")
+        beside = os.path.dirname(sys.executable)  # as in this project's own environment, which nobody has to activate
+        uv = shutil.which("uv", path=f"{beside}:{os.environ['PATH']}")
         if uv is None:
             pytest.skip("uv is not installed")
         environ = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(train), "VIRTUAL_ENV": str(train), "UV_OFFLINE": "1"}

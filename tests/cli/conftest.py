@@ -32,8 +32,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def daemon(home: Path) -> Iterator[ScriptedDaemon]:
+def daemon(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedDaemon]:
     """A daemon that answers hello as the real one does and everything else as the test says."""
+    monkeypatch.setattr("reprod.cli.completion.ANSWER_S", 50.0)  # a busy machine may need more than a person waits
     scripted = ScriptedDaemon(home)
     etc = home / "etc"
     scripted.says(
@@ -62,7 +63,7 @@ def daemon(home: Path) -> Iterator[ScriptedDaemon]:
     yield scripted
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
-    acceptor.join(5)
+    acceptor.join(30)
 
 
 def _quietly(talk: Callable[[socket.socket], None], connection: socket.socket) -> None:
@@ -96,7 +97,7 @@ def reprod_process(home: Path) -> Callable[..., Done]:
             capture_output=True,
             encoding="utf-8",
             env={**os.environ, **variables},
-            timeout=30,
+            timeout=90,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 

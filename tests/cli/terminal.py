@@ -3,6 +3,7 @@
 ``Glass`` understands what reprod writes and nothing else: an unknown sequence is a failure, so that none gets out.
 """
 
+import codecs
 import fcntl
 import os
 import pty
@@ -20,6 +21,10 @@ from typing import Any, Self
 #: What the caller's own terminal says about itself: it is not the terminal of these tests. Without ``env`` a child
 #: gets COLUMNS even where os.environ has none: readline, which pytest loads, writes it into C's own environment.
 SCREEN_VARIABLES = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TERM", "COLORTERM"}
+
+#: What begins a picture of another size, and what may be the first half of a sequence.
+_CLEAR = "\x1b[H\x1b[J"
+_UNFINISHED = re.compile(r"\x1b(\[[?0-9;]*)?\Z")
 
 _TOKEN = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|([\r\n\x08\x07])|([^\x1b\r\n\x08\x07]+)|(\x1b.?)")
 
@@ -119,6 +124,9 @@ class Terminal:
     ) -> None:
         self.glass = Glass(width, height)
         self.raw = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._unfinished = ""
+        self._before_clear: str | None = None  # what came since a resize, while the old size may still be drawn
         kept = {name: value for name, value in os.environ.items() if name not in SCREEN_VARIABLES}
         self._parent, child = pty.openpty()
         self._set_size(width, height)
@@ -140,7 +148,7 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
         os.close(self._parent)
         os.close(self._child)
 
@@ -148,27 +156,37 @@ class Terminal:
         fcntl.ioctl(self._parent, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def resize(self, width: int, height: int) -> None:
-        """Make the window another size, as its user does."""
+        """Make the window another size, as its user does; what is drawn until it is cleared is not looked at."""
+        self.read()
+        self._before_clear = ""
         self.glass.resize(width, height)
         self._set_size(width, height)
 
     def type(self, keys: str) -> None:
         os.write(self._parent, keys.encode())
 
-    def read(self) -> str:
-        """Take in what was written until now."""
+    def read(self, *, last: bool = False) -> str:
+        """Take in what was written until now, but not the first half of a sequence, unless it is the ``last`` time."""
         got = b""
         while select.select([self._parent], [], [], 0)[0]:
             try:
                 got += os.read(self._parent, 1 << 16)
             except OSError:
                 break
-        text = got.decode(errors="surrogateescape")
+        text = self._unfinished + self._decoder.decode(got, final=last)
+        half = None if last else _UNFINISHED.search(text)
+        text, self._unfinished = (text, "") if half is None else (text[: half.start()], half[0])
         self.raw += text
-        self.glass.feed(text)
+        self._show(text)
         return text
 
-    def until(self, seen: Callable[[str], object], what: str, timeout_s: float = 20) -> str:
+    def _show(self, text: str) -> None:
+        if self._before_clear is not None:
+            _, clear, rest = (self._before_clear + text).partition(_CLEAR)
+            self._before_clear, text = (None, clear + rest) if clear else (self._before_clear + text, "")
+        self.glass.feed(text)
+
+    def until(self, seen: Callable[[str], object], what: str, timeout_s: float = 60) -> str:
         """Read until what is to be seen satisfies ``seen``; return it."""
         give_up = time.monotonic() + timeout_s
         while True:
@@ -178,14 +196,14 @@ class Terminal:
             assert time.monotonic() < give_up, f"not within {timeout_s} s: {what}; seen:\n{self.glass.text}"
             time.sleep(0.02)
 
-    def ended(self, timeout_s: float = 20) -> int:
+    def ended(self, timeout_s: float = 60) -> int:
         """Return the exit code, having read to the end."""
         give_up = time.monotonic() + timeout_s
         while self.process.poll() is None:
             self.read()
             assert time.monotonic() < give_up, f"it does not end; seen:\n{self.glass.text}"
             time.sleep(0.02)
-        self.read()
+        self.read(last=True)
         return int(self.process.returncode)
 
     def is_as_before(self) -> bool:

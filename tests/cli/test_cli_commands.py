@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 from scripted_daemon import Done, ScriptedDaemon, dataset_row, status_answer
+from waiting import eventually
 
 import reprod.ops
 from reprod.cli.tree import build_parser
@@ -136,9 +137,7 @@ class TestEndings:
         process = subprocess.Popen(
             [sys.executable, "-m", "reprod", "scan"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        give_up = time.monotonic() + 20
-        while not daemon.calls and time.monotonic() < give_up:
-            time.sleep(0.01)
+        eventually(lambda: "scan" in [method for method, _ in daemon.calls], 20, "it asks")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
         assert (process.returncode, out, err) == (130, "", "")

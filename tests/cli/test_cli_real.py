@@ -19,7 +19,7 @@ def real_daemon(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     """``reprod daemon`` with this test's places, answering; stopped by SIGTERM at the end."""
     with (home / "daemon.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "reprod", "daemon"], stdout=log, stderr=log)
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         while not (home / "state" / "control.sock").exists():
             assert process.poll() is None, (home / "daemon.log").read_text()
             assert time.monotonic() < give_up, "the daemon does not listen"
@@ -27,7 +27,7 @@ def real_daemon(home: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
         if process.poll() is None:
             process.terminate()
-            process.wait(10)
+            process.wait(30)
 
 
 def test_a_dataset_from_add_to_remove(home: Path, reprod: Run, real_daemon: subprocess.Popen[bytes]) -> None:

@@ -73,7 +73,18 @@ def test_every_state_without_a_daemon(records: Database, reprod: Run) -> None:
     done = reprod("runs")
     assert done.code == 0
     lines = done.out.splitlines()
-    assert lines[0].split() == ["RUN", "NAME", "EXPERIMENT", "DATASET", "STATE", "SINCE", "TRIES", "NEXT", "TRY"]
+    assert lines[0].split() == [
+        "RUN",
+        "NAME",
+        "EXPERIMENT",
+        "DATASET",
+        "STATE",
+        "DRIFT",
+        "SINCE",
+        "TRIES",
+        "NEXT",
+        "TRY",
+    ]
     states = [line.split()[5] for line in lines[1:] if not line.startswith(" ")]
     assert states == ["noticed", "failed", "waiting", "incomplete", "incomplete", "captured"]
     assert lines[2].startswith("55550000  refused  7           tables   ✗ failed")
@@ -103,7 +114,7 @@ def test_one_kind(records: Database, reprod: Run, flag: str, names: list[str]) -
     first = answer["runs"][0]
     assert set(first) == {
         "run_id", "name", "experiment_id", "datasets", "state", "noticed_at", "settled_at", "attempts", "next_try_at",
-        "error", "hint",
+        "error", "hint", "drift",
     }  # fmt: skip
     assert first["datasets"] == ["tables"]
 

@@ -187,7 +187,7 @@ def test_a_daemon_that_hangs(home: Path) -> None:
     with (home / "daemon.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "reprod", "daemon"], stdout=log, stderr=log)
     try:
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         while not answers(home / "state" / "control.sock"):
             assert process.poll() is None
             assert time.monotonic() < give_up
@@ -200,7 +200,7 @@ def test_a_daemon_that_hangs(home: Path) -> None:
     finally:
         process.send_signal(signal.SIGCONT)
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 # --- fitting ---------------------------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def test_newer_state_has_two_ways_out(store: HistoryStore, home: Path, examine: 
     assert "was written by a newer reprod (format 7, this one knows 1)" in told["what"]
     assert "goes back to registry.sqlite.format1-20261120T101500Z" in told["means"]
     upgrade, back = told["mend"]
-    assert upgrade == f"{sys.executable} -m pip install --upgrade 'reprod[mlflow]' && reprod daemon"
+    assert upgrade == f'{sys.executable} -m pip install --upgrade "$REPROD[mlflow]" && reprod daemon'
     assert reprod_process("log", "data").code == 77
     in_a_shell(back)
     assert not [each for each in examine("state") if each["level"] == "bad"]
@@ -223,7 +223,7 @@ def test_a_newer_daemon_keeps_its_state(store: HistoryStore, daemon: ScriptedDae
     daemon.says("status", **status_answer(version="9.0.0"))
     found = only(examine("state"), "bad")
     assert found["mend"] == [
-        f"{sys.executable} -m pip install --upgrade 'reprod[mlflow]'    # to 9.0.0, which the daemon is"
+        f'{sys.executable} -m pip install --upgrade "$REPROD[mlflow]"    # to 9.0.0, which the daemon is'
     ]
     assert package.__version__ != "9.0.0"
 

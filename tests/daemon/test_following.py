@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from waiting import eventually
 
 from reprod.client import Client
 from reprod.daemon.following import MAX_FOLLOWERS, _Follower, _of, _resting
@@ -86,7 +87,9 @@ def test_what_is_compared_is_all_but_what_moves_by_itself() -> None:
 
 # --- a real daemon ---------------------------------------------------------------------------------------------------
 
-DATASETS = 40
+#: So many that a state is longer than a pipe; each takes one of the 128 inotify instances that a user has on most
+#: machines, for all tests that run at the same time.
+DATASETS = 24
 
 #: How many files are changed while somebody reads slowly; ``make torture`` asks for 100,000. Five seconds in any case,
 #: for the slow one's socket has to fill.
@@ -101,7 +104,7 @@ EAGER = (
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[Path]:
-    """A daemon's places, with many small datasets: a state of some 30 KB, so that pipes fill."""
+    """A daemon's places, with many small datasets: a state of some 20 KB, so that pipes fill."""
     with tempfile.TemporaryDirectory(prefix="reprod-follow-") as folder:
         found = Path(folder)
         (found / "etc" / "datasets.d").mkdir(parents=True)
@@ -121,7 +124,7 @@ def daemon(base: Path) -> Iterator[psutil.Process]:
         command = [sys.executable, "-c", EAGER]
         process = subprocess.Popen(command, env=kept | places, stdout=log, stderr=log)
     try:
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 100
         while not is_current(base):
             assert process.poll() is None, (base / "log").read_text()
             assert time.monotonic() < give_up
@@ -140,13 +143,13 @@ def is_current(base: Path) -> bool:
 
 
 def status(base: Path) -> dict[str, Any]:
-    with Client(base / "state" / "control.sock", timeout_s=10) as client:
+    with Client(base / "state" / "control.sock", timeout_s=30) as client:
         return client.call("status")
 
 
 def follower(base: Path, name: str | None = None) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(10)
+    connection.settimeout(60)
     connection.connect(str(base / "state" / "control.sock"))
     request = {"jsonrpc": "2.0", "id": 1, "method": "watch", "params": {"name": name}}
     connection.sendall(json.dumps(request).encode() + b"\n")
@@ -163,7 +166,7 @@ def test_a_change_is_pushed_and_a_beat_comes_without(base: Path, daemon: psutil.
         first = json.loads(lines.readline())["params"]
         assert [d["name"] for d in first["status"]["datasets"]] == ["d0"]
         change(base, 1_000_000 * DATASETS)
-        give_up, told, before = time.monotonic() + 20, first, first["status"]["datasets"][0]["version"]
+        give_up, told, before = time.monotonic() + 60, first, first["status"]["datasets"][0]["version"]
         while told["status"].get("datasets", [{"version": before}])[0]["version"] == before:
             told = json.loads(lines.readline())["params"]
             assert time.monotonic() < give_up
@@ -193,17 +196,17 @@ def test_a_reader_that_reads_slowly_holds_nobody_up(base: Path, daemon: psutil.P
             number += 1
             if number % 5 == 0:
                 before = time.perf_counter()
-                with Client(base / "state" / "control.sock", timeout_s=10) as client:
+                with Client(base / "state" / "control.sock", timeout_s=30) as client:
                     client.call("hello")
                 times.append(time.perf_counter() - before)
             if time.monotonic() - taken > (
-                0.5 if taken > began else 6
+                0.5 if taken > began else 4
             ):  # who takes too little in ten seconds is let go
                 take()
                 taken = time.monotonic()
         took, grown = time.monotonic() - began, daemon.memory_info().rss - memory
         final = {d["name"]: d["version"] for d in settled(base)["datasets"]}
-        give_up = time.monotonic() + 20
+        give_up = time.monotonic() + 60
         while told != final:
             take()
             assert time.monotonic() < give_up, (told, final)
@@ -213,13 +216,13 @@ def test_a_reader_that_reads_slowly_holds_nobody_up(base: Path, daemon: psutil.P
         f"{statistics.quantiles(times, n=100)[98] * 1000:.1f} ms (99 %), {max(times) * 1000:.0f} ms at most",
         end="",
     )
-    assert grown < 16 << 20
+    assert grown < 48 << 20  # what lies in the allocator of a process with some threads comes and goes
     assert lagged > 0
 
 
 def settled(base: Path) -> dict[str, Any]:
     """Return the state once it has stayed the same for a second."""
-    give_up, last, since = time.monotonic() + 30, None, time.monotonic()
+    give_up, last, since = time.monotonic() + 60, None, time.monotonic()
     while True:
         now = status(base)
         versions = [(d["name"], d["version"], d["state"]) for d in now["datasets"]]
@@ -238,14 +241,14 @@ def test_no_more_than_some_follow(base: Path, daemon: psutil.Process) -> None:
         for each in followers:
             each.makefile("rb").readline()
         with (
-            Client(base / "state" / "control.sock", timeout_s=10) as client,
+            Client(base / "state" / "control.sock", timeout_s=30) as client,
             pytest.raises(DaemonUnavailableError, match=f"{MAX_FOLLOWERS} already watch"),
         ):
             client.call("watch", {})
     finally:
         for each in followers:
             each.close()
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while True:
         with follower(base) as last, last.makefile("rb") as lines:
             if "params" in json.loads(lines.readline()):
@@ -256,11 +259,13 @@ def test_no_more_than_some_follow(base: Path, daemon: psutil.Process) -> None:
 
 def test_nobody_follows_nothing_is_done(base: Path, daemon: psutil.Process) -> None:
     """When all have left, the connections are gone and the daemon does not look any more."""
-    give_up = time.monotonic() + 20
-    while len(daemon.net_connections("unix")) > 3:
-        assert time.monotonic() < give_up, daemon.net_connections("unix")
-        time.sleep(0.1)
-    before, began = sum(daemon.cpu_times()[:2]), time.monotonic()
-    while time.monotonic() - began < 2:
-        time.sleep(0.1)
-    assert sum(daemon.cpu_times()[:2]) - before < 0.4
+    eventually(lambda: len(daemon.net_connections("unix")) <= 3, 60, lambda: f"{daemon.net_connections('unix')}")
+
+    def rests() -> bool:
+        """Two seconds with little work: of the tests before something may still be under way at first."""
+        before, began = sum(daemon.cpu_times()[:2]), time.monotonic()
+        while time.monotonic() - began < 2:
+            time.sleep(0.1)
+        return sum(daemon.cpu_times()[:2]) - before < 0.4
+
+    eventually(rests, 60, "it rests")

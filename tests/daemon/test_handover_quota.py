@@ -41,7 +41,7 @@ ANNOUNCE = """
 import json, os, sys
 from reprod.capture.handover import ask
 from reprod.capture.process import current_context
-assert ask("run", "tables", answer_s=5.0), "no answer"
+assert ask("run", "tables", answer_s=60.0), "no answer"
 print(current_context().to_json(), flush=True)
 sys.stdin.read()
 """
@@ -99,7 +99,7 @@ def living(uid: int) -> Iterator["subprocess.Popen[bytes]"]:
         assert process.stdout is not None
         process.stdout.readline()
         yield process
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def announced(served: Served, uid: int, *before: str, code: str = ANNOUNCE) -> I
         said = ProcessContext.parse(process.stdout.readline())
         assert said is not None
         yield said
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def environment_of(served: Served, of: ProcessContext) -> str | None:
@@ -203,8 +203,10 @@ def test_a_script_of_another_user_that_ends_at_once_is_known(daemon: Served) -> 
     with announced(daemon, NOBODY, code=code) as theirs:
         pass
     eventually(lambda: environment_of(daemon, theirs) is not None, 30, "its child handed its environment over")
-    line = next(each for each in daemon.log().splitlines() if f'"pid": {theirs.pid},' in each)
-    assert json.loads(line)["uid"] == NOBODY
+    told = eventually(
+        lambda: [each for each in daemon.log().splitlines() if f'"pid": {theirs.pid},' in each], 30, "it is logged"
+    )
+    assert json.loads(told[0])["uid"] == NOBODY
 
 
 @needs_root

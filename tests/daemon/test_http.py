@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import eventually
 
@@ -31,16 +32,10 @@ from reprod.daemon.requests import MAX_HEADERS
 
 #: The daemon with shorter patience and more of its allowance, so that a test need not wait.
 IMPATIENT = (
-    "from reprod.daemon import listen; listen.HEAD_S = listen.SEND_S = 1.0; "
+    "from reprod.daemon import listen; listen.HEAD_S = listen.SEND_S = 2.0; "
     "listen.FIRST_RETRY_S = listen.LONGEST_RETRY_S = 0.2; listen.RATE = int({rate}); "
     "from reprod.__main__ import main; main(['daemon'])"
 )
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -59,7 +54,7 @@ class Served:
         unix = family == socket.AF_UNIX
         where: Any = str(self.base / "sock") if unix else ("::1" if family == socket.AF_INET6 else "127.0.0.1")
         with socket.socket(family) as connection:
-            connection.settimeout(10)
+            connection.settimeout(30)
             connection.connect(where if unix else (where, port or self.port))
             try:
                 connection.sendall(data)
@@ -257,13 +252,21 @@ def test_tcp_speaks_nothing_but_http(served: Served) -> None:
 
 
 def test_connections_over_tcp_are_few_and_short(served: Served) -> None:
-    """So many silent connections as there may be keep others out for a second, here; those are told so."""
+    """So many silent connections as there may be keep others out for two seconds, here; those are told so."""
+    silent: list[socket.socket] = []
     with ExitStack() as stack:
-        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", served.port))) for _ in range(MAX_CLIENTS)]
-        assert eventually(lambda: served.talk(b""), 5, "one more is refused").startswith(b"HTTP/1.1 503")
+
+        def answer_to_one_more() -> bytes:
+            """Open all anew: a busy machine may take so long that the first are closed when the last is opened."""
+            stack.close()
+            address = ("127.0.0.1", served.port)
+            silent[:] = [stack.enter_context(socket.create_connection(address)) for _ in range(MAX_CLIENTS)]
+            return served.talk(b"")
+
+        assert eventually(answer_to_one_more, 30, "one more is refused").startswith(b"HTTP/1.1 503")
         assert served.get("/healthz", family=socket.AF_UNIX)[0] == 200, "the socket has places of its own"
-        silent[0].settimeout(10)
-        assert silent[0].recv(10) == b"", "closed after a second in this daemon"
+        silent[0].settimeout(30)
+        assert silent[0].recv(10) == b"", "closed after two seconds in this daemon"
     eventually(lambda: served.talk(b"GET /healthz\r\n").startswith(b"HTTP/1.1 200"), 5, "there is room again")
 
 
@@ -307,6 +310,17 @@ def test_a_port_in_use_is_said_and_tried_again(own: Callable[..., Served]) -> No
     assert daemon.call("status")["attention"] == [need for need in shown["attention"] if "listen" not in need["hint"]]
 
 
+def answering(daemon: Served, *ports: int) -> set[int]:
+    """Return those of the ports at which the daemon answers; the others refuse."""
+    found = set()
+    for port in ports:
+        try:
+            found |= {port} if daemon.talk(b"GET /healthz\r\n", port=port).startswith(b"HTTP/1.1 200") else set()
+        except ConnectionRefusedError:
+            continue
+    return found
+
+
 def test_a_reload_moves_it(own: Callable[..., Served]) -> None:
     """A reload takes listen up, moves it and ends it, without a restart; a reload that changes nothing keeps it."""
     port, other = free_port(), free_port()
@@ -320,13 +334,8 @@ def test_a_reload_moves_it(own: Callable[..., Served]) -> None:
     ):
         daemon.write(listen)
         daemon.call("reload")
-        eventually(lambda state=state: daemon.listens() == state, 10, f"{listen} {state}")
-        for each in (port, other):
-            if each == reachable:
-                assert daemon.get("/healthz", port=each)[0] == 200
-            else:
-                with pytest.raises(ConnectionRefusedError):
-                    daemon.get("/healthz", port=each)
+        eventually(lambda: answering(daemon, port, other) == {reachable} - {None}, 10, f"{listen} {state}")  # noqa: B023 - called at once
+        assert daemon.listens() == state
     assert [event["address"] for event in daemon.events("listen.started")] == [
         f"127.0.0.1:{port}",
         f"localhost:{other}",
@@ -358,6 +367,13 @@ def test_ipv6(own: Callable[..., Served]) -> None:
     assert daemon.get("/metrics", f"Host: evil.example:{port}", family=socket.AF_INET6)[0] == 403
 
 
+def clients(daemon: Served) -> int:
+    """Return how many are connected to the daemon, by either door."""
+    shown = psutil.Process(daemon.process.pid).net_connections("all")
+    at_the_socket = sum(each.laddr == str(daemon.base / "sock") for each in shown)  # the listener is one of them
+    return at_the_socket - 1 + sum(bool(each.raddr) for each in shown)
+
+
 def test_without_descriptors_it_waits(own: Callable[..., Served]) -> None:
     """A daemon that may open no more files takes no connections over TCP, lives, and goes on when it may."""
     port = free_port()
@@ -366,6 +382,7 @@ def test_without_descriptors_it_waits(own: Callable[..., Served]) -> None:
     daemon.is_well()
     process = psutil.Process(daemon.process.pid)
     before = process.rlimit(resource.RLIMIT_NOFILE)
+    eventually(lambda: clients(daemon) == 0, 10, "nobody is connected")
     used = {int(name) for name in os.listdir(f"/proc/{process.pid}/fd")}
     lowest = next(number for number in range(len(used) + 1) if number not in used)
     process.rlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))  # a limit of numbers: none at or above it is given out
@@ -377,7 +394,7 @@ def test_without_descriptors_it_waits(own: Callable[..., Served]) -> None:
         with pytest.raises(TimeoutError):
             waiting[-1].recv(10)
         process.rlimit(resource.RLIMIT_NOFILE, before)
-        waiting[-1].settimeout(10)
+        waiting[-1].settimeout(30)
         assert waiting[-1].recv(12) == b"HTTP/1.1 200"
     daemon.is_well()
 
@@ -403,14 +420,12 @@ def test_numbers_only_grow_across_a_reload(own: Callable[..., Served]) -> None:
         daemon.call("reload")
         if change is None:
             continue
+        refreshes = ("reprod_dataset_refreshes_total", "letters", "full")
+        eventually(lambda: counters()[refreshes] > earlier[refreshes], 10, "it is looked at again")  # noqa: B023 - called at once
         eventually(lambda: daemon.call("status")["datasets"][0]["state"] == "current", 10, "it is current again")
         now = counters()
         assert now.keys() == earlier.keys()
         assert [key for key in now if now[key] < earlier[key]] == []
-        assert (
-            now["reprod_dataset_refreshes_total", "letters", "full"]
-            > earlier["reprod_dataset_refreshes_total", "letters", "full"]
-        )
         earlier = now
     assert earlier["reprod_dataset_sealed_versions_total", "letters"] >= 2
 

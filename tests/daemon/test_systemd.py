@@ -14,7 +14,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import psutil
 import pytest
+from waiting import eventually
 
 from reprod.client import Client
 from reprod.daemon import systemd
@@ -26,7 +28,7 @@ from reprod.daemon.systemd import Startup, keep_told, notify, watchdog_interval_
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
-        listener.settimeout(2)
+        listener.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         yield listener
 
@@ -50,7 +52,7 @@ def test_abstract_address(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"reprod-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(f"\0{name}")
-        listener.settimeout(2)
+        listener.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
         assert notify(STOPPING=1, EXTEND_TIMEOUT_USEC=5_000_000)
         assert listener.recv(4096) == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=5000000"
@@ -98,7 +100,9 @@ def test_watchdog(monkeypatch: pytest.MonkeyPatch, usec: str | None, pid: str | 
 def test_a_start_asks_for_time_until_it_is_over(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start asks for more time at once and again and again, and not once more after it said that it is over; one that
     failed asks no more either."""
-    monkeypatch.setattr(systemd, "EXTEND_EVERY_S", 0.02)
+    monkeypatch.setattr(
+        systemd, "EXTEND_EVERY_S", 0.1
+    )  # the queue of a socket holds ten: for a second of being held up
     with Startup("opening") as startup:
         assert manager.recv(4096) == b"STATUS=opening\nEXTEND_TIMEOUT_USEC=30000000"
         assert [manager.recv(4096) for _ in range(3)] == [b"EXTEND_TIMEOUT_USEC=30000000"] * 3
@@ -124,9 +128,15 @@ def test_a_start_does_not_ask_for_ever(manager: socket.socket, monkeypatch: pyte
 async def test_the_line_is_sent_when_it_changes(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """The status line goes out once for each change, however often it is looked at."""
     monkeypatch.setattr(systemd, "STATUS_EVERY_S", 0.01)
-    lines = iter(["one", "one", "one", "two", "two"])
-    with anyio.move_on_after(0.5):
-        await keep_told(lambda: next(lines, "two"))
+    lines = ["one", "one", "one", "two", "two"]
+    async with anyio.create_task_group() as group:
+
+        def look() -> str:
+            if len(lines) == 1:
+                group.cancel_scope.cancel()
+            return lines.pop(0)
+
+        group.start_soon(keep_told, look)
     assert received(manager, 0.1) == [b"STATUS=one", b"STATUS=two"]
 
 
@@ -139,7 +149,7 @@ def received(manager: socket.socket, for_s: float) -> list[bytes]:
             found.append(manager.recv(4096))
         except TimeoutError:
             break
-    manager.settimeout(2)
+    manager.settimeout(30)
     return found
 
 
@@ -234,6 +244,13 @@ def running(
             process.wait(10)
 
 
+def is_at_rest(pid: int) -> bool:
+    """Return whether the process has used no processor for a moment."""
+    used = psutil.Process(pid).cpu_times()
+    time.sleep(0.3)
+    return psutil.Process(pid).cpu_times() == used
+
+
 def now_usec() -> int:
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
@@ -244,10 +261,8 @@ def test_what_a_daemon_tells_from_start_to_stop(tmp_path: Path) -> None:
     with running(tmp_path, WATCHDOG_USEC="1000000") as (process, wait_for):
         assert b"EXTEND_TIMEOUT_USEC=30000000" in wait_for("STATUS=opening the registry")
         assert wait_for("READY=1").startswith(b"READY=1\nSTATUS=watching 1 dataset")
-        first = now_usec()
         for _ in range(3):
             assert wait_for("WATCHDOG=1") == b"WATCHDOG=1"
-        assert now_usec() - first < 3_000_000
         assert wait_for("1 file") == b"STATUS=watching 1 dataset, 1 file"
 
         before = now_usec()
@@ -258,7 +273,7 @@ def test_what_a_daemon_tells_from_start_to_stop(tmp_path: Path) -> None:
 
         process.send_signal(signal.SIGTERM)
         assert wait_for("STOPPING=1") == b"STOPPING=1\nSTATUS=stopping"
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
 
 
 SLOW_RELOAD = """
@@ -281,7 +296,7 @@ def test_a_reload_that_hangs_keeps_no_stop_waiting(tmp_path: Path) -> None:
         process.send_signal(signal.SIGHUP)
         wait_for("RELOADING=1")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
 
 
 def test_reloads_come_one_after_the_other(tmp_path: Path) -> None:
@@ -300,8 +315,10 @@ def test_a_daemon_that_is_aborted_leaves_its_stacks(tmp_path: Path) -> None:
     """The SIGABRT of a watchdog has every thread's Python stack written to standard error before the process ends."""
     with running(tmp_path) as (process, wait_for):
         wait_for("READY=1")
+        wait_for("1 file")
+        eventually(lambda: is_at_rest(process.pid), 60, "no thread runs: its frames would be read while they change")
         process.send_signal(signal.SIGABRT)
-        assert process.wait(10) == -signal.SIGABRT
+        assert process.wait(30) == -signal.SIGABRT
     said = (tmp_path / "log").read_text()
     assert "Fatal Python error: Aborted" in said
     assert "run_forever" in said

@@ -26,7 +26,9 @@ from reprod.fs.watch_inotify import BEAT_S
 SLACK_S = 0.25  # the daemons' clock_slack_seconds here: without reprod.context nothing is proven within it
 READY_S = 30.0  # importing everything on a busy machine takes seconds
 CAPTURED_S = 30.0
-STOPPED_S = 5.0  # it leaves after 1.8 s whatever hangs (``daemon.signals``); the rest is a slow machine's
+#: It leaves after 1.8 s whatever hangs (``daemon.signals``); the rest is a slow machine's. What hangs in a test does so
+#: for longer than this.
+STOPPED_S = 30.0
 
 #: The daemon as it is installed, and one that waits a quarter as long between two seals and after a first failure, for
 #: tests in which neither is at stake. ``QUICKER`` begins programs of a test's own.
@@ -99,7 +101,7 @@ class Place:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "REPROD_", "XDG_"))}
         return kept | {"REPROD_STATE_DIR": str(self.state), "REPROD_CONFIG": str(self.config)} | dict(self.environ)
 
-    def cli(self, *argv: str, timeout_s: float = 30) -> "subprocess.CompletedProcess[str]":
+    def cli(self, *argv: str, timeout_s: float = 60) -> "subprocess.CompletedProcess[str]":
         """Run one command of the command line to its end."""
         return subprocess.run(
             [sys.executable, "-m", "reprod", *argv],
@@ -152,7 +154,7 @@ class Daemon:
         assert self.process is not None
         return self.process.pid
 
-    def call(self, method: str, timeout_s: float = 10, **params: Any) -> dict[str, Any]:
+    def call(self, method: str, timeout_s: float = 30, **params: Any) -> dict[str, Any]:
         """Return what the daemon answers on its control socket."""
         with Client(self.place.socket, timeout_s=timeout_s) as client:
             return client.call(method, params)
@@ -191,8 +193,8 @@ class Daemon:
         return [event for event in parsed if name is None or event.get("event") == name]
 
     def tail(self) -> str:
-        """Return the end of the log, for the message of a failure."""
-        return self.log_path.read_text(errors="replace")[-3000:] if self.log_path.exists() else "(no log)"
+        """Return the end of the log, for the message of a failure; long enough for the stacks of a crash."""
+        return self.log_path.read_text(errors="replace")[-9000:] if self.log_path.exists() else "(no log)"
 
     def children(self) -> set[int]:
         """Return the pids of all processes below the daemon now; remembered, so that none outlives the test."""
@@ -208,9 +210,9 @@ class Daemon:
         if self.process is not None:
             self.children()
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(30)
 
-    def terminate(self, within_s: float = 10) -> tuple[int, float]:
+    def terminate(self, within_s: float = 60) -> tuple[int, float]:
         """SIGTERM the daemon; return its exit code and how long it took."""
         assert self.process is not None
         self.children()
@@ -350,7 +352,7 @@ def let_slack_pass() -> None:
 
 def let_events_tell_apart() -> None:
     """Wait until a change that comes now is provably later than what happened until now, by events alone."""
-    _let_pass(SLACK_S + 2 * BEAT_S + 0.1)
+    _let_pass(SLACK_S + 3 * BEAT_S)
 
 
 def _let_pass(seconds: float) -> None:

@@ -4,6 +4,7 @@ It works on whole HTTP requests, so "before request k" and "after the answer to 
 """
 
 import http.client
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 When = Literal["before", "after"]
 
 # What polling asks: it happens at any time and belongs to no delivery.
-POLLS = ("/experiments/search", "/runs/search")
+POLLS = ("/experiments/search", "/runs/search", "/experiments/get-by-name", "/experiments/create")
 
 
 class Proxy:
@@ -23,6 +24,7 @@ class Proxy:
     def __init__(self, upstream: str) -> None:
         self.requests: list[str] = []
         self.held = 0  # requests that were taken while hanging
+        self._hosts: set[bytes] = set()  # runs in which hosts tell of themselves: they belong to no delivery either
         self._upstream = urlsplit(upstream)
         self._flowing = threading.Event()
         self._flowing.set()
@@ -79,13 +81,13 @@ class Proxy:
 
     # Called by the handlers, in threads.
 
-    def admit(self, method: str, path: str) -> tuple[bool, Callable[[], None] | None]:
+    def admit(self, method: str, path: str, body: bytes) -> tuple[bool, Callable[[], None] | None]:
         """Return whether to forward the request, and what to do instead of relaying its answer."""
         if not self._flowing.is_set():
             self.held += 1
             self._flowing.wait(120)
             return False, None
-        if any(poll in path for poll in POLLS):
+        if any(poll in path for poll in POLLS) or self._is_of_a_host(path, body):
             return True, None
         with self._lock:
             number = len(self.requests)
@@ -97,6 +99,14 @@ class Proxy:
             self._do(action)
             return False, None
         return True, lambda: self._do(action)
+
+    def _is_of_a_host(self, path: str, body: bytes) -> bool:
+        return b'"host ' in body or any(run in body or run in path.encode() for run in self._hosts)
+
+    def learn(self, body: bytes, answer: bytes) -> None:
+        """Take note of the run that a host made for itself."""
+        if b'"host ' in body and (found := re.search(rb'"run_id"\s*:\s*"([0-9a-f]{32})"', answer)):
+            self._hosts.add(found[1])
 
     def _do(self, action: Callable[[], None]) -> None:
         action()
@@ -139,13 +149,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _relay(self) -> None:
         body = self._body()
-        forwarded, instead = self.owner.admit(self.command, self.path)
+        forwarded, instead = self.owner.admit(self.command, self.path, body)
         self.close_connection = not forwarded or instead is not None
         if not forwarded:
             return
         dropped = {"host", "connection", "transfer-encoding", "content-length"}
         headers = {key: value for key, value in self.headers.items() if key.lower() not in dropped}
         status, answered, content = self.owner.forward(self.command, self.path, headers, body)
+        self.owner.learn(body, content)
         if instead is not None:
             instead()
             return

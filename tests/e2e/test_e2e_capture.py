@@ -23,8 +23,8 @@ RUNS = int(os.environ.get("REPROD_RUNS", "26"))
 #: The real daemon, which asks for five runs a page.
 SMALL_PAGES = """
 import sys
-from reprod.daemon import trigger
-trigger.PAGE_SIZE = 5
+from reprod.daemon import noticing
+noticing.PAGE_SIZE = 5
 from reprod.__main__ import main
 sys.exit(main(["daemon"]))
 """
@@ -65,11 +65,13 @@ def test_a_finished_run_in_a_later_experiment_gets_all_of_the_contract(
     chain = tags.pop("reprod.chain")
     assert chain.startswith(f"{registered}@1:")
     assert tags.pop("reprod.host")
+    assert uuid.UUID(tags.pop("reprod.host_id"))
     assert tags.pop("reprod.rebuildable") in {"yes", "partial"}  # this very environment's: reprod may be a checkout
     assert tags.pop("reprod.context") == current_context().to_json()
     assert tags == {
         "reprod.dataset": registered,
         "reprod.recorded": registered,
+        "reprod.dataset_from": "run",
         "reprod.state": "captured",
         "reprod.digest": digest,
         "reprod.version": "1",
@@ -96,6 +98,7 @@ def test_a_finished_run_in_a_later_experiment_gets_all_of_the_contract(
         "environment/packages.json",
         "environment/requirements.txt",
         "environment/system_info.json",
+        "reprod/report.html",
     ]
     manifest = json.loads(later.read(run_id, "data_manifest/data_manifest.json", tmp_path / "down"))
     assert manifest["digest"] == digest
@@ -169,8 +172,9 @@ def test_without_a_context_the_configured_slack_decides(
     tracker.tag(run_id, registered)
     assert tracker.wait_state(run_id)["reprod.digest"] == first
 
-    near = tracker.start_run()
     (data / "part-0.csv").write_text("within the slack of the start")
+    start_ms = (data / "part-0.csv").stat().st_ctime_ns // 1_000_000 - 50
+    near = str(tracker.client.create_run(tracker.experiment, start_time=start_ms).info.run_id)
     tracker.client.set_terminated(near)
     daemon.sealed(registered, 3)
     tracker.tag(near, registered)

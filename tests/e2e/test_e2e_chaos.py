@@ -21,7 +21,7 @@ from typing import Any
 import chaos
 import oracle
 import pytest
-from harness import REAL, Daemon, dt1, eventually, make_data, running_daemon
+from harness import QUICKER, REAL, Daemon, dt1, eventually, make_data, running_daemon
 
 from reprod.ops.chain import verify_chain
 from reprod.store import listing, versions
@@ -33,7 +33,7 @@ NAMES = ["a", "b", "c", "d", "e\nf", "g h"]
 NOT_UTF_8 = ["\udcff", "\udc80x"]  # watchfiles gives up on these: test_e2e_watching
 
 #: How long it may take after the last change. Ten seconds of changes are looked at in two.
-CURRENT_S = 30.0
+CURRENT_S = 60.0
 
 #: Of the time of every second seed the daemon stands still: then all that is made meanwhile comes at once.
 STOPPED = 0.4
@@ -73,7 +73,7 @@ class Storm:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 yield process
-                told = json.loads(process.communicate(timeout=SECONDS + 30)[0])
+                told = json.loads(process.communicate(timeout=SECONDS + 90)[0])
             finally:
                 process.kill()
         self.operations, self.contents = told["operations"], frozenset(map(bytes.fromhex, told["contents"]))
@@ -89,7 +89,7 @@ def disturb(daemon: Daemon, process: "subprocess.Popen[str]", figures: Figures, 
         done = daemon.place.cli("status", "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["datasets"][0]["state"] in {"current", "dirty", "scanning", "incomplete"}
-        assert daemon.call("snapshot", name="data", timeout_s=30)["assurance"] == "walk"
+        assert daemon.call("snapshot", name="data", timeout_s=60)["assurance"] == "walk"
         figures["status and snapshots"] += 2
         if stop:
             stop = False
@@ -150,7 +150,7 @@ def test_chaos_at_full_speed(tmp_path: Path, backend: str, seed: int) -> None:
         with storm.raging() as process:
             disturb(daemon, process, figures, stop=seed % 2 == 1)
         if backend == "watchfiles":
-            daemon.call("snapshot", name="data", timeout_s=30)
+            daemon.call("snapshot", name="data", timeout_s=60)
         truth = oracle.scan(os.fsencode(data))
         shown = settled(daemon, oracle.dt1(truth), backend)
         figures["operations"] += storm.operations
@@ -200,18 +200,23 @@ def test_a_file_that_stays_open_is_no_unannounced_change(tmp_path: Path) -> None
         assert settled(daemon, dt1(data), "inotify")["state"] == "current"
 
 
+#: A daemon that reads what keeps changing again after ten minutes, not after 0.05 s, 0.1 s and so on.
+PATIENT = (
+    f"import sys; {QUICKER}schedule.FIRST_UNSTABLE_S = schedule.LONGEST_UNSTABLE_S = 600.0; "
+    "from reprod.__main__ import main; sys.exit(main(['daemon']))"
+)
+
+
 @pytest.mark.parametrize("how", ["unlinked", "moved out"])
 def test_an_open_file_that_goes_is_gone_at_once(tmp_path: Path, how: str) -> None:
-    """A file that was open for writing for some seconds, so that it is read less and less often, and then is unlinked
-    or moved out, is gone with the next look: the set is complete again."""
-    data = make_data(tmp_path / "data")
-    with running_daemon(tmp_path / "d", "", {"data": data}, watch={"reconcile_seconds": 3600}) as daemon:
+    """A file that is open for writing, so that it is read less and less often, and then is unlinked or moved out, is
+    gone with the next look: the set is complete again."""
+    data, watch = make_data(tmp_path / "data"), {"reconcile_seconds": 3600}
+    with running_daemon(tmp_path / "d", "", {"data": data}, program=("-c", PATIENT), watch=watch) as daemon:
         daemon.sealed("data", 1)
         with (data / "log").open("wb", buffering=0) as file:
             file.write(b"half")
             eventually(lambda: daemon.dataset("data")["state"] == "incomplete", 15, daemon.tail)
-            until = time.monotonic() + 4.2  # it is read again after 3.2 s and after 6.4: the waits double from 0.05 s
-            eventually(lambda: time.monotonic() > until, 10, "time passes")
             (data / "log").unlink() if how == "unlinked" else (data / "log").rename(tmp_path / "log")
             wanted = dt1(data)
-            eventually(lambda: daemon.dataset("data")["digest"] == wanted, 1.8, lambda: f"{daemon.dataset('data')}")
+            eventually(lambda: daemon.dataset("data")["digest"] == wanted, 30, lambda: f"{daemon.dataset('data')}")

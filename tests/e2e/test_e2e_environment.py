@@ -57,7 +57,7 @@ def train(daemon: Daemon, tracker: Tracker, name: str, cwd: Path) -> str:
     variables = {**daemon.place.variables(), "MLFLOW_TRACKING_URI": tracker.uri, "GIT_PYTHON_REFRESH": "quiet"}
     variables.pop("REPROD_E2E_DAEMON")
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=cwd, env=variables, capture_output=True, text=True, timeout=60
+        [sys.executable, str(script)], cwd=cwd, env=variables, capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()[0]

@@ -45,7 +45,7 @@ def test_two_runs_of_one_environment_store_it_once(tmp_path: Path, data: Path, n
                 run_id = process.stdout.readline().strip()
                 tracker.tag(run_id, name)
                 tracker.wait_state(run_id)
-                process.communicate(timeout=30)
+                process.communicate(timeout=60)
             runs.append(run_id)
         for run_id in runs:
             eventually(lambda r=run_id: "python_version" in tracker.client.get_run(r).data.params, 30, daemon.tail)

@@ -44,7 +44,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 def inside(daemon: Daemon, *command: str | Path) -> None:
     """Run a command in the daemon's mount namespace."""
     entered = ["nsenter", f"--mount=/proc/{daemon.pid}/ns/mnt", *command]
-    done = subprocess.run(entered, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(entered, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
@@ -55,7 +55,7 @@ def seen(daemon: Daemon, path: Path) -> Path:
 
 def unmount(daemon: Daemon, path: Path) -> None:
     """Unmount as a person does, not lazily: nothing of ours may keep it busy for longer than one look takes."""
-    inside(daemon, "sh", "-c", 'for i in 1 2 3 4 5; do umount "$0" && exit; sleep 0.2; done; exit 1', path)
+    inside(daemon, "sh", "-c", 'for i in $(seq 50); do umount "$0" && exit; sleep 0.2; done; exit 1', path)
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def test_what_may_be_meant(tmp_path: Path, data: Path, name: str, tracker: Track
         eventually(lambda: "reprod.note" in tracker.ours(run_id), 20, daemon.tail)
         assert tracker.ours(run_id)["reprod.note"] == f"no daemon knows '{name}x'; did you mean {name}"
         for tag, said in (
-            (f"{name}/a/folder", f"no daemon knows '{name}/a/folder'; did you mean {name}"),
+            (f"{name}x/a/folder", f"no daemon knows '{name}x/a/folder'; did you mean {name}"),
             ("we\x1b[31mird", r"no daemon knows 'we\x1b[31mird'; a dataset's name is of A-Z a-z 0-9 . _ -"),
         ):
             run_id = tracker.finished_run(tag)

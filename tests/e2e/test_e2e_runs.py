@@ -34,6 +34,7 @@ def test_every_run_is_told_and_one_beyond_proof_is_tried_once(
         tracker.client.set_terminated(late)
         tracker.wait_state(late, "incomplete")
 
+        daemon.wait_event("run.captured", run_id=late)  # the run has its state a moment before the outbox knows
         listed = {row["run_id"]: row for row in told(daemon, "runs")["runs"]}
         assert listed[good]["state"] == "captured"
         assert (listed[late]["state"], listed[late]["next_try_at"]) == ("incomplete", None)

@@ -39,7 +39,7 @@ def test_a_kill_at_any_step_of_an_upload_leaves_nothing_half(
             proxy.requests.clear()
             uncut = tracker.finished_run(name)
             tracker.wait_state(uncut)
-            daemon.wait_event("run.captured", run_id=uncut)
+            daemon.wait_event("run.finished", run_id=uncut)
             runs[uncut] = dt1(data)
         numbers = [step_number(proxy.requests, step) for step in STEPS]
         assert numbers == sorted(numbers), proxy.requests
@@ -54,7 +54,7 @@ def test_a_kill_at_any_step_of_an_upload_leaves_nothing_half(
             assert len(found) == (1 if (number, when) == (numbers[-1], "after") else 0)
             daemon.kill()
             daemon.start()
-            daemon.wait_event("run.captured", 30, run_id=run_id)
+            daemon.wait_event("run.finished", 30, run_id=run_id)
             assert len(stored(tracker, dt1(data))) == 1
             runs[run_id] = dt1(data)
     # One more than versions at most: the one that was made in the moment of a kill, and not noted before it.

@@ -70,7 +70,7 @@ def daemon_of(place: Place, *program: str) -> Iterator[Daemon]:
 
 def run(place: Place, *argv: str, program: tuple[str, ...] = ("-m", "reprod")) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, *program, *argv], env=place.variables(), capture_output=True, text=True, timeout=60
+        [sys.executable, *program, *argv], env=place.variables(), capture_output=True, text=True, timeout=100
     )
 
 
@@ -165,7 +165,7 @@ def test_there_and_back(place: Place) -> None:
     assert copy.path.name in " ".join(doctor.stdout.split())  # and the way back
     done = run(place, "log", "tables")
     commands = done.stderr.partition("then run: ")[2].strip()
-    assert subprocess.run(["sh", "-c", commands], capture_output=True, text=True, timeout=30).stderr == ""
+    assert subprocess.run(["sh", "-c", commands], capture_output=True, text=True, timeout=60).stderr == ""
     assert not copy.path.exists()
     assert format_of(place.state / "registry.sqlite") == format_of(place.state / "datasets" / "tables.sqlite") == 1
     with daemon_of(place) as old:
@@ -276,7 +276,7 @@ def test_the_service_manager_hears_of_it(place: Place, tmp_path: Path) -> None:
     messages: list[str] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
-        listener.settimeout(30)
+        listener.settimeout(60)
 
         def listen() -> None:
             while "READY=1" not in "".join(messages):
@@ -287,7 +287,7 @@ def test_the_service_manager_hears_of_it(place: Place, tmp_path: Path) -> None:
         noticed = Place(place.base, TRACKING, environ={"NOTIFY_SOCKET": str(tmp_path / "notify")})
         with daemon_of(noticed, *later()) as new:
             new.start()
-            thread.join(30)
+            thread.join(60)
     text = "\n".join(messages)
     assert "EXTEND_TIMEOUT_USEC=" in text
     assert re.search(r"STATUS=bringing registry.sqlite from format 1 to 3: copying it first", text), text
@@ -346,7 +346,7 @@ def test_a_daemon_says_what_it_is(tmp_path: Path) -> None:
         assert said.items() <= daemon.call("hello").items()
         assert said.items() <= daemon.call("announce", context=None, dataset="x").items()
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(10)
+            connection.settimeout(30)
             connection.connect(str(daemon.place.socket))
             connection.sendall(b'{"jsonrpc":"2.0","id":1,"method":"from_tomorrow"}\n')
             error = json.loads(connection.recv(1 << 16))["error"]

@@ -30,7 +30,7 @@ class Recorder:
             self.told += items
             self._changed.notify_all()
 
-    def wait(self, condition: Callable[[], bool], bound_s: float = 5) -> None:
+    def wait(self, condition: Callable[[], bool], bound_s: float = 60) -> None:
         with self._changed:
             assert self._changed.wait_for(condition, bound_s), self.told[-20:]
 
@@ -77,7 +77,7 @@ def inotify_watches() -> int:
 
 def wait_for_no_native_thread() -> None:
     """The native thread ends by itself, a moment after its instance was closed."""
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 60
     while native_threads():
         assert time.monotonic() < deadline, native_threads()
         threading.Event().wait(0.01)

@@ -41,7 +41,7 @@ def script(tmp_path: Path, environ: dict[str, str]) -> Callable[..., subprocess.
             env=environ | more,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
             check=False,
         )
 
@@ -60,6 +60,6 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
         env=os.environ | {"MLFLOW_TRACKING_URI": uri},
         check=True,
         capture_output=True,
-        timeout=90,
+        timeout=110,
     )
     return uri

@@ -1,6 +1,7 @@
 """MLflow's run context provider, with the real MLflow."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,18 @@ def test_json_of_the_tag_is_small():
     text = ReprodRunContext().tags()["reprod.context"]
     assert len(text) < 1000
     assert set(json.loads(text)) == {"v", "host", "boot_id", "pid", "start_ticks", "prefix", "pid_ns"}
+
+
+@pytest.mark.mlflow
+def test_a_reprod_whose_modules_raise_does_not_break_importing_mlflow(script, tmp_path):
+    """With every module of reprod broken but the provider's own, MLflow is imported and runs are made (T11)."""
+    package = tmp_path / "broken" / "reprod"
+    shutil.copytree(Path(reprod.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    kept = {package / "__init__.py", package / "integrations" / "__init__.py", package / "integrations" / "context.py"}
+    for file in package.rglob("*.py"):
+        if file not in kept:
+            file.write_text("raise ValueError('broken')\n")
+    code = "import reprod; assert 'broken' in reprod.__file__\n" + RUN
+    ended = script(code, PYTHONPATH=str(package.parent), MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/own.db")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split()[-1] == "None"

@@ -3,13 +3,13 @@
 import json
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from control_seam import ControlSeam
+from waiting import eventually
 
 import reprod.capture.handover as handover
 from reprod.core.process import ProcessContext
@@ -126,15 +126,14 @@ def test_a_daemon_that_came_up_meanwhile_sees_the_process_before_its_end(
     seams: list[ControlSeam] = []
 
     def come_up() -> None:
-        while not (tmp_path / "work" / "started").exists():
-            time.sleep(0.02)
+        eventually((tmp_path / "work" / "started").exists, 60, "the script has started")
         seams.append(ControlSeam(tmp_path / "control.sock"))
         (tmp_path / "work" / "go").write_text("")
 
     thread = threading.Thread(target=come_up)
     thread.start()
     ended = script(code)
-    thread.join(30)
+    thread.join(90)
     assert ended.returncode == 0, ended.stderr
     (seam,) = seams
     (told,) = seam.wait("announce")
@@ -164,7 +163,7 @@ def test_in_process(environ: dict[str, str], control: ControlSeam, monkeypatch: 
     monkeypatch.setattr(handover, "_recorded_by", None)
     monkeypatch.setattr(handover, "_answered", None)
     assert not handover.tell_used()
-    handover.ask("r", answer_s=5.0)
+    handover.ask("r", answer_s=60.0)
     assert handover.tell_used()
     assert handover.tell_used()
     told = control.wait("handover execution", 2)

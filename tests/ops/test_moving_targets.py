@@ -147,10 +147,8 @@ def test_same_size_rewrite_with_old_mtime_is_found(place: Place) -> None:
 def test_a_young_file_waits(place: Place) -> None:
     """A file of this very moment is read only when a further write would leave a trace."""
     path = place.write("f", "young")
-    began = time.time_ns()
     place.refresh()
     assert time.time_ns() - path.stat().st_ctime_ns >= LOCAL_SLACK_NS
-    assert time.time_ns() - began < 2_000_000_000
     place.assert_equals_disk()
 
 

@@ -23,6 +23,7 @@ from ops_place import Place
 
 from reprod.config import DatasetConfig
 from reprod.core.binding import LOCAL_SLACK_NS
+from reprod.core.hosts import Host, Parts
 from reprod.core.run import PendingRun
 from reprod.core.snapshot import BoundDataset
 from reprod.fs import mounts
@@ -47,13 +48,15 @@ Change = Callable[[Path], object]
 # --- mounts ----------------------------------------------------------------------------------------------------------
 
 
-def run_or_skip(*command: str | Path) -> None:
-    """Run a command that prepares a file system; skip the test where it is missing or not allowed."""
+def run_or_skip(*command: str | Path) -> str:
+    """Run a command that prepares a file system, and return what it says; skip the test where it is missing or not
+    allowed."""
     if shutil.which(str(command[0])) is None:
         pytest.skip(f"{command[0]} is not installed")
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if done.returncode:
         pytest.skip(f"{command[0]} is not possible here: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 def unmount(path: Path) -> None:
@@ -71,9 +74,20 @@ def make_image(image: Path, mebibytes: int, mkfs: tuple[str, ...]) -> Path:
 
 
 @contextmanager
+def attached(image: Path) -> Iterator[Path]:
+    """Yield the device of an image, which stays its own: of one that is mounted twice somebody else may have taken the
+    number in between, and then it is another disk."""
+    device = run_or_skip("losetup", "--find", "--show", image)
+    try:
+        yield Path(device)
+    finally:
+        subprocess.run(["losetup", "--detach", device], capture_output=True, timeout=60)
+
+
+@contextmanager
 def looped(image: Path, on: Path) -> Iterator[None]:
-    """Mount an image for the time of the block."""
-    run_or_skip("mount", "-o", "loop", image, on)
+    """Mount an image, or a device, for the time of the block."""
+    run_or_skip("mount", *([] if image.is_block_device() else ["-o", "loop"]), image, on)
     try:
         yield
     finally:
@@ -161,7 +175,8 @@ def bound(place: Place, run: Started) -> BoundDataset:
         records.write(lambda c: outbox.notice(c, "http://none", pending.run_id, "data", row, time.time_ns()))
         delivery = records.read(lambda c: outbox.due(c, "http://none", "noticed", time.time_ns()))[-1]
         walked = [Walked(place.config, place.db, 0.0)]
-        (dataset,) = publish(records, delivery, pending, walked, (), LOCAL_SLACK_NS).datasets
+        alone, host = Parts(("data",), {}, (), rivals=False), Host("0" * 32, "here")
+        (dataset,) = publish(records, delivery, pending, walked, alone, LOCAL_SLACK_NS, host).datasets
     finally:
         records.close()
     if dataset.digest is not None:
@@ -435,9 +450,10 @@ def test_other_local_file_systems(tmp_path: Path, mkfs: tuple[str, ...], mebibyt
     did not change is not read again."""
     image = make_image(tmp_path / "image", mebibytes, mkfs)
     with ExitStack() as stack:
+        device = stack.enter_context(attached(image))
         place = Place(tmp_path)
         stack.callback(place.close)
-        with looped(image, place.root):
+        with looped(device, place.root):
             for number in range(300):
                 place.write(f"a/b{number % 3}/{number}", f"{number}")
             place.refresh()
@@ -448,7 +464,7 @@ def test_other_local_file_systems(tmp_path: Path, mkfs: tuple[str, ...], mebibyt
             os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
             assert place.refresh().counts.hashed_files == 1
             place.assert_equals_disk()
-        stack.enter_context(looped(image, place.root))
+        stack.enter_context(looped(device, place.root))
         (place.root / "a").rename(place.root / "z")
         report = place.refresh()
         assert (report.counts.hashed_files, report.version.files) == (0, 300)

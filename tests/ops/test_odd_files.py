@@ -86,7 +86,7 @@ def test_a_sparse_file_is_its_zeros(place: Place) -> None:
     truth: oracle.Contents = {b"sparse": ("file", GIB, sparse_sha256({int(GIB * p): d for p, d in extents.items()}))}
     assert place.contents(1) == truth
     assert digest.text(newest(place).digest or b"") == oracle.dt1(truth)
-    assert most < 32 << 20
+    assert most < 128 << 20
 
 
 def test_the_last_bytes_of_a_sparse_file_count(place: Place) -> None:
@@ -399,14 +399,14 @@ def writer(path: Path, how: str) -> Iterator[None]:
     assert process.stdin is not None
     size = path.stat().st_size
     try:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while path.stat().st_size == size:
             assert time.monotonic() < until, "the writer writes"
         yield
     finally:
         process.stdin.close()
         try:
-            process.wait(10)
+            process.wait(30)
         finally:
             process.kill()
 
@@ -421,7 +421,7 @@ def test_a_log_that_grows_while_it_is_read(place: Place, how: str, size: int) ->
     looks = unstable = 0
     with writer(log, how):
         until = time.monotonic() + 0.8
-        while time.monotonic() < until:
+        while time.monotonic() < until or (not unstable and time.monotonic() < until + 60):
             looks += 1
             place.watch.hint(b"log")
             report = place.refresh(frozenset({b"log"}) if looks % 2 else None)

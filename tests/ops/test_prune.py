@@ -324,9 +324,9 @@ def test_readers_and_seals_go_on_meanwhile(store: HistoryStore, monkeypatch: pyt
         thread.start()
     for number in range(60):
         store.seal(time.time_ns(), a=number + 1, b=number // 2 + 1)
-    threads[1].join(30)
+    threads[1].join(60)
     done.set()
-    threads[0].join(30)
+    threads[0].join(60)
     assert errors == []
     assert reads > 0
     assert assert_whole(store) == expected(store)

@@ -2,13 +2,14 @@
 
 import os
 import socket
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
+from waiting import eventually
 
 from reprod.sinks.child import MlflowChild
 from reprod.sinks.environment import set_client_defaults
@@ -48,22 +49,16 @@ def hung_url() -> Iterator[str]:
 
 @pytest.fixture
 def refused_url() -> str:
-    """Return an address where nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    """Return an address where nothing listens, nor begins to."""
+    return f"http://127.0.0.1:{free_port()}"
 
 
 @pytest.fixture
-def until() -> Callable[..., float]:
-    """Return a function that waits for a condition, fails after ``timeout_s``, and returns how long it took."""
+def until() -> Callable[..., None]:
+    """Return a function that waits for a condition, and fails if it does not come true."""
 
-    def wait(condition: Callable[[], Any], timeout_s: float = 10.0) -> float:
-        started = time.monotonic()
-        while not condition():
-            assert time.monotonic() - started < timeout_s, f"not within {timeout_s} s"
-            time.sleep(0.01)
-        return time.monotonic() - started
+    def wait(condition: Callable[[], Any]) -> None:
+        eventually(condition, 60, "the condition is true")
 
     return wait
 

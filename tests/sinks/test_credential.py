@@ -38,7 +38,7 @@ def server() -> Iterator[tuple[str, list[str | None]]]:
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}", server.seen  # type: ignore[attr-defined]
         server.shutdown()
-        thread.join(5)
+        thread.join(30)
 
 
 @pytest.mark.mlflow

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from reprod.errors import ConfigError, TrackingError
@@ -43,13 +44,13 @@ def test_refused_connection_is_unreachable_at_once(refused_url: str) -> None:
             assert caught.value.kind == "unreachable"
             assert isinstance(caught.value, TrackingError)
             assert caught.value.hint
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60  # the retries would take four minutes
     finally:
         child.close()
 
 
 def test_hung_server_is_unreachable_and_a_slow_call_kills(
-    hung_url: str, runs_still: Callable[[int], bool], monkeypatch: pytest.MonkeyPatch
+    hung_url: str, runs_still: Callable[[int], bool], until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The HTTP timeout ends one request; the call's own timeout kills the child, and the next call has a new one."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
@@ -60,12 +61,10 @@ def test_hung_server_is_unreachable_and_a_slow_call_kills(
         assert caught.value.kind == "unreachable"
         before = child.pid
         assert before is not None
-        started = time.monotonic()
         with pytest.raises(SinkError, match=r"did not finish poll in 0\.3 s") as caught:
             child.call("poll", {}, 0.3)
-        assert time.monotonic() - started < 1.5
         assert caught.value.kind == "unreachable"
-        assert not runs_still(before)
+        until(lambda: not runs_still(before))
         assert child.pid is None
         assert child.ping() not in {None, before}
     finally:
@@ -73,9 +72,10 @@ def test_hung_server_is_unreachable_and_a_slow_call_kills(
 
 
 def test_kill_from_another_thread_ends_a_blocked_call(
-    hung_url: str, until: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+    hung_url: str, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kill() makes a call that waits on a hung server raise within a second; the next call works; close() is final."""
+    """kill() makes a call that waits on a hung server raise, long before it times out; the next call works; close() is
+    final."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     child = MlflowChild(hung_url)
     errors: list[SinkError] = []
@@ -87,12 +87,12 @@ def test_kill_from_another_thread_ends_a_blocked_call(
             errors.append(error)
 
     try:
-        child.ping()
+        process = psutil.Process(child.ping())
         thread = threading.Thread(target=call)
         thread.start()
-        until(child._turn.locked)
+        until(lambda: process.net_connections("tcp"))
         child.kill()
-        thread.join(1)
+        thread.join(30)
         assert not thread.is_alive()
         assert errors[0].kind == "stopped"
         assert child.ping() == child.pid
@@ -104,7 +104,7 @@ def test_kill_from_another_thread_ends_a_blocked_call(
     assert caught.value.kind == "stopped"
 
 
-def test_child_that_dies_is_reported_and_replaced(refused_url: str, until: Callable[..., float]) -> None:
+def test_child_that_dies_is_reported_and_replaced(refused_url: str, until: Callable[..., None]) -> None:
     """A child killed by somebody else is a crash with its exit code, or unnoticed between calls: a new one comes."""
     child = MlflowChild(refused_url)
     try:
@@ -114,7 +114,13 @@ def test_child_that_dies_is_reported_and_replaced(refused_url: str, until: Calla
         assert child.ping() != first
         second = child.ping()
         os.kill(second, signal.SIGSTOP)  # so that the request is surely under way when the child dies
-        thread = threading.Timer(0.1, os.kill, (second, signal.SIGKILL))
+        asked = child._last_id
+
+        def kill_when_it_is_asked() -> None:
+            until(lambda: child._last_id > asked)
+            os.kill(second, signal.SIGKILL)
+
+        thread = threading.Thread(target=kill_when_it_is_asked)
         thread.start()
         with pytest.raises(SinkError, match=r"ended during ping \(exit code -9\)") as caught:
             child.ping()
@@ -132,13 +138,13 @@ def test_child_ignores_ctrl_c_and_obeys_term(refused_url: str, runs_still: Calla
         os.kill(pid, signal.SIGINT)
         assert child.ping() == pid
         os.kill(pid, signal.SIGTERM)
-        until(lambda: not runs_still(pid), 1.0)
+        until(lambda: not runs_still(pid))
     finally:
         child.close()
 
 
 def test_child_ends_with_a_killed_parent(
-    hung_url: str, runs_still: Callable[[int], bool], until: Callable[..., float]
+    hung_url: str, runs_still: Callable[[int], bool], until: Callable[..., None]
 ) -> None:
     """SIGKILL of the parent, even while a request hangs, leaves no child behind."""
     parent = subprocess.Popen([sys.executable, "-c", PARENT, hung_url], stdout=subprocess.PIPE)
@@ -148,9 +154,9 @@ def test_child_ends_with_a_killed_parent(
         assert runs_still(pid)
     finally:
         parent.kill()
-        parent.wait(5)
+        parent.wait(30)
         parent.stdout.close()
-    until(lambda: not runs_still(pid), 2.0)
+    until(lambda: not runs_still(pid))
 
 
 def test_what_libraries_print_is_not_a_reply(refused_url: str, tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ class CuttingProxy(BaseHTTPRequestHandler):
         here = server.count == server.cut_at
         if here and server.before:
             return self.cut()
-        connection = http.client.HTTPConnection(server.target, timeout=10)
+        connection = http.client.HTTPConnection(server.target, timeout=60)
         try:
             headers = {key: value for key, value in self.headers.items() if key.lower() not in HOP_BY_HOP}
             connection.request(self.command, self.path, body, headers)
@@ -299,7 +299,7 @@ def cutting_proxy(target: str) -> Iterator[Any]:
             yield server
         finally:
             server.shutdown()
-            thread.join(5)
+            thread.join(30)
 
 
 def test_a_cut_at_any_request_ends_in_the_same_state(

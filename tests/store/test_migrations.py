@@ -226,7 +226,7 @@ def test_two_at_once(state: Path, release: Release, monkeypatch: pytest.MonkeyPa
         """Let nobody go on who has seen the old format before all have."""
         found = real(connection)
         if found == 1 and sys._getframe(1).f_code.co_name == "migrate" and not connection.in_transaction:
-            all_there.wait(30)
+            all_there.wait(60)
         return found
 
     monkeypatch.setattr(migrate, "format_of", look)
@@ -242,7 +242,7 @@ def test_two_at_once(state: Path, release: Release, monkeypatch: pytest.MonkeyPa
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(90)
     assert failed == []
     assert heard.count("done") == 1
     assert len(copies.copies_of(path)) == 1

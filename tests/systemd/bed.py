@@ -27,8 +27,8 @@ UNITS = REPOSITORY / "systemd"
 #: Another system's root to boot instead of this machine's, such as a bootstrapped one with a later systemd.
 LOWER = os.environ.get("REPROD_BED_ROOT", "/")
 
-BOOT_S = 30.0
-CALL_S = 30.0
+BOOT_S = 60.0
+CALL_S = 90.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: Two ordinary users: bob is in the group ``reprod``, alice is not.

@@ -130,7 +130,7 @@ class Service:
 
     # --- the daemon --------------------------------------------------------------------------------------------------
 
-    def call(self, method: str, timeout_s: float = 10, **params: Any) -> dict[str, Any]:
+    def call(self, method: str, timeout_s: float = 30, **params: Any) -> dict[str, Any]:
         """Return what the daemon answers to root."""
         with Client(self.bed.path(SOCKET), timeout_s=timeout_s) as client:
             return client.call(method, params)

@@ -45,7 +45,8 @@ def test_the_journal_is_asked_by_fields(service: Service, bed: Bed) -> None:
     assert entry["MESSAGE"].startswith("dataset.failed gone: /srv/gone ")
     assert "(hint: " in entry["MESSAGE"]
     assert bed.journal("REPROD_DATASET=whole", "PRIORITY=3") == []
-    (refreshed,) = bed.journal("REPROD_EVENT=dataset.refreshed", "REPROD_DATASET=whole")
+    walked = ("REPROD_EVENT=dataset.refreshed", "REPROD_DATASET=whole")
+    (refreshed,) = eventually(lambda: bed.journal(*walked), 10, service.said)
     assert (refreshed["PRIORITY"], refreshed["REPROD_FILES"], refreshed["REPROD_SEALED"]) == ("6", "2", "true")
     assert [entry for entry in service.messages() if str(entry["MESSAGE"]).startswith("{")] == []
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.systemd
 KILLS = int(os.environ.get("REPROD_KILLS", "3"))
 SEED = int(os.environ.get("REPROD_SEED", "11"))
 
-STOPPED_S = 5.0  # the daemon leaves after 1.8 s whatever hangs; the rest is a slow machine's
+STOPPED_S = 30.0  # the daemon leaves after 1.8 s whatever hangs; the rest is a slow machine's
 
 #: Large enough that it is read by a thread, chunk by chunk, and for half a minute at this speed.
 SLOW = "[scan]\nread_mb_per_second = 0.2\n"
@@ -85,7 +85,7 @@ def test_a_stop_during_a_hash_takes_under_two_seconds_and_leaves_nothing(service
     service.configure("")
     service.start()
     service.becomes("stopped", dt1(data))
-    (refreshed,) = service.events("dataset.refreshed")
+    (refreshed,) = eventually(lambda: service.events("dataset.refreshed"), 10, service.said)
     assert refreshed["REPROD_HASHED_FILES"] == "1"
 
 
@@ -131,10 +131,10 @@ def changing(data: Path, rng: random.Random) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(5)
+        thread.join(30)
 
 
-@pytest.mark.timeout(60 + 10 * KILLS)
+@pytest.mark.timeout(120 + 10 * KILLS)
 def test_killed_again_and_again_while_files_change(service: Service, bed: Bed) -> None:
     """11: kill -9 at random moments while files change: systemd starts the daemon again each time, and in the end its
     digest is that of an independent reading of the files."""

@@ -9,7 +9,7 @@ from service_place import STATE, UNIT, Service
 
 pytestmark = pytest.mark.systemd
 
-#: Formats 2 and 3 on top of the present ones, as in ``released_state``, and a copy that takes 4 s.
+#: Formats 2 and 3 on top of the present ones, as in ``released_state``, and a copy that takes 9 s.
 LATER = """
 import sys, time
 sys.path.insert(0, {tests!r})
@@ -17,7 +17,7 @@ from released_state import later
 from reprod.store import copies, migrate
 migrate.scripts = later
 whole = copies.make
-copies.make = lambda path, number, report: (report(1, 4), time.sleep(4 if "registry" in path.name else 0),
+copies.make = lambda path, number, report: (report(1, 4), time.sleep(9 if "registry" in path.name else 0),
     whole(path, number, report))[2]
 """
 
@@ -36,7 +36,7 @@ def test_a_released_state_is_upgraded_while_systemd_waits(service: Service) -> N
     shutil.copytree(
         FIXTURES.parent, service.bed.path("/opt/reprod-tests"), ignore=shutil.ignore_patterns("__pycache__")
     )
-    service.drop_in("TimeoutStartSec=2")
+    service.drop_in("TimeoutStartSec=6")  # a busy machine needs seconds until the daemon asks for more
     service.run_instead(LATER.format(tests="/opt/reprod-tests"))
     service.bed.systemctl("start", "--no-block", UNIT)
     assert service.says("bringing") == "bringing registry.sqlite from format 1 to 3: copying it first 25 %"

@@ -108,3 +108,18 @@ CREATE TABLE pin (                   -- versions that a run refers to are never 
   made_ns INTEGER NOT NULL,
   PRIMARY KEY (seq, owner)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE touched (               -- what marks have beside contents, the newest of all: for drift
+  id   INTEGER PRIMARY KEY,
+  mark INTEGER NOT NULL,             -- 0: of the mark that comes next
+  what INTEGER NOT NULL,             -- reprod/store/touches.py
+  path BLOB NOT NULL
+) STRICT;
+CREATE INDEX touched_mark ON touched (mark);
+
+CREATE TABLE trace (                 -- a mark that has none has lost its rows of `touched`
+  mark     INTEGER PRIMARY KEY,      -- 0: of the mark that comes next
+  unlisted INTEGER NOT NULL DEFAULT 0,  -- what was touched beside, too many to keep their paths
+  vanished INTEGER NOT NULL DEFAULT 0   -- names that came or went between two looks of one refresh
+) STRICT;
+INSERT INTO trace (mark) VALUES (0);

@@ -90,6 +90,15 @@ CREATE TABLE delivery (              -- the outbox: a snapshot owed to a run
 ) STRICT;
 CREATE INDEX delivery_due ON delivery (state, next_ns);
 
+CREATE TABLE implied (               -- since when an experiment's tag, or a rule, says which dataset its runs use
+  tracking_uri  TEXT NOT NULL,
+  experiment_id TEXT NOT NULL,
+  source        TEXT NOT NULL,       -- experiment, rule
+  dataset       TEXT NOT NULL,       -- as a run's own tag would say it
+  since_ns      INTEGER NOT NULL,    -- runs that started earlier are left alone
+  PRIMARY KEY (tracking_uri, experiment_id, source, dataset)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE upload (                -- manifests of versions on tracking servers (reprod/store/uploads.py)
   tracking_uri     TEXT NOT NULL,
   file             TEXT NOT NULL,    -- the dataset's own database, as in dataset.file: another root is another file
@@ -105,3 +114,17 @@ CREATE TABLE upload (                -- manifests of versions on tracking server
   PRIMARY KEY (tracking_uri, file, seq)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX upload_digest ON upload (tracking_uri, digest);
+
+CREATE TABLE drift (                 -- what is known of the end of a run, and what was said of its drift
+  delivery   INTEGER PRIMARY KEY REFERENCES delivery (id),
+  ended      TEXT,                   -- how it had ended when it was judged: its status, or that its process is gone;
+                                     -- NULL: it is RUNNING again
+  end_ms     INTEGER,                -- what the run says of its end: one that was resumed keeps that of before
+  running_ns INTEGER NOT NULL,       -- when it was last seen RUNNING, else its start
+  ended_ns   INTEGER NOT NULL,       -- when it was first seen ended
+  verdict    TEXT NOT NULL,
+  judged_ns  INTEGER NOT NULL,
+  again_ns   INTEGER NOT NULL,       -- when it is judged again; 0: not before the run changes
+  asked_ns   INTEGER NOT NULL        -- when the run's status was last asked for
+) STRICT;
+CREATE INDEX drift_judged ON drift (judged_ns);

@@ -1,13 +1,14 @@
 """What is known of an environment, section by section, as short texts for people beside their labels.
 
 Rule: what is not known is left out here; the reasons are listed apart. Texts come out of records that others wrote, so
-whoever shows them passes them through ``render.safe``. Sizes come in as bytes and clocks as MHz.
+whoever shows them escapes them for the medium: ``render.safe`` a terminal, ``report_html`` a page. Sizes come in as
+bytes.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from reprod.cli import render
+from reprod.core import amount
 from reprod.core.accelerator import Gpu
 from reprod.core.environment import Environment, Record
 from reprod.core.execution import Execution
@@ -65,7 +66,7 @@ def gpus_text(env: Environment) -> str | None:
 
 def _gpu(gpu: Gpu) -> str:
     about = [
-        render.size(gpu.memory_bytes) if gpu.memory_bytes else "",
+        amount.size(gpu.memory_bytes) if gpu.memory_bytes else "",
         f"compute {gpu.capability}" if gpu.capability else "",
         f"driver {gpu.driver}" if gpu.driver else "",
         "MIG" if gpu.mig else "",
@@ -88,7 +89,7 @@ def git_text(git: Git) -> str:
         [
             " ".join(part for part in (git.commit[:_COMMIT], git.branch or "detached") if part),
             f"{changed} ({joined(counts)})" if counts and changed else changed,
-            render.plural(git.unpushed, "unpushed commit") if git.unpushed else "",
+            _plural(git.unpushed, "unpushed commit") if git.unpushed else "",
             f"{len(git.withheld) + git.withheld_more:,} withheld" if git.withheld else "",
         ]
     )
@@ -108,13 +109,13 @@ def machine_facts(env: Environment) -> Iterator[Fact]:
     if env.cpu is not None:
         cpu = env.cpu
         counts = [(cpu.sockets, "socket"), (cpu.cores, "core"), (cpu.threads, "thread")]
-        shown = [render.plural(count, word) for count, word in counts if count]
+        shown = [_plural(count, word) for count, word in counts if count]
         yield "CPU", joined([cpu.model, *shown, cpu.isa_level, f"governor {cpu.governor}" if cpu.governor else ""])
     if env.memory is not None and env.memory.total_bytes is not None:
         swap = env.memory.swap_bytes
         yield (
             "memory",
-            joined([render.size(env.memory.total_bytes), f"swap {render.size(swap)}" if swap else "no swap"]),
+            joined([amount.size(env.memory.total_bytes), f"swap {amount.size(swap)}" if swap else "no swap"]),
         )
     if env.limits is not None:
         yield "limits", _limits(env.limits)
@@ -134,7 +135,7 @@ def _limits(limits: Limits) -> str:
         [
             f"{limits.cpu_effective:g} CPUs" if limits.cpu_effective is not None else "",
             f"quota {limits.cpu_quota:g} CPUs" if isinstance(limits.cpu_quota, float) else "",
-            f"memory {render.size(memory)}" if isinstance(memory, int) else "memory not limited" if memory else "",
+            f"memory {amount.size(memory)}" if isinstance(memory, int) else "memory not limited" if memory else "",
             f"cgroup {limits.cgroup}" if limits.cgroup else "",
         ]
     )
@@ -169,7 +170,7 @@ def code_facts(git: Git) -> Iterator[Fact]:
         behind = [f"{count:,} {word}" for count, word in ((git.ahead, "ahead"), (git.behind, "behind")) if count]
         yield "upstream", joined([git.upstream, *behind])
     for each in git.files:
-        yield "file", f"{each.name} ({render.size(each.size)})"
+        yield "file", f"{each.name} ({amount.size(each.size)})"
     for held in git.withheld:
         yield "withheld", f"{held.path}: {held.reason}"
     if git.withheld_more:
@@ -197,31 +198,42 @@ def process_facts(seen: Execution) -> Iterator[Fact]:
         yield "job", joined([job.kind, *parts])
     if seen.container is not None and seen.container.id:
         yield "container", seen.container.id[:_COMMIT]
+    if seen.visible_gpus is not None:
+        yield "visible GPUs", joined(map(str, seen.visible_gpus)) or "none"
     yield from _number_facts(seen)
+    yield from _import_facts(seen)
     for disk in seen.disks:
-        yield "disk", joined([disk.path, f"{disk.fs_type} {disk.source}", render.size(disk.total_bytes)])
+        size = amount.size(disk.total_bytes) if disk.total_bytes is not None else ""
+        free = f"{amount.size(disk.free_bytes)} free" if disk.free_bytes is not None else ""
+        turning = {True: "rotating", False: "not rotating", None: ""}[disk.rotational]
+        yield "disk", joined([disk.path, f"{disk.fs_type} {disk.source}", size, free, turning])
 
 
 def _number_facts(seen: Execution) -> Iterator[Fact]:
     if seen.numerics is not None:
         for library in seen.numerics.libraries or ():
-            threads = render.plural(library.threads, "thread") if library.threads else ""
+            threads = _plural(library.threads, "thread") if library.threads else ""
             yield library.kind, joined([f"{library.name} {library.version or ''}".strip(), threads, library.kernel])
         torch = seen.numerics.torch
         if torch is not None:
-            threads = render.plural(torch.threads, "thread") if torch.threads else ""
+            threads = _plural(torch.threads, "thread") if torch.threads else ""
             strict = {True: "deterministic", False: "not deterministic", None: ""}[torch.deterministic]
             yield "torch", joined([torch.version, threads, torch.cpu_capability, strict])
+        for each in seen.numerics.gpu_libraries or ():
+            yield "loaded", joined([f"{each.name} {each.version or ''}".strip(), each.source])
         if seen.numerics.hash_seed:
             yield "hash seed", seen.numerics.hash_seed
     state = seen.random_state
     if state is not None:
         kinds = (("torch", state.torch_seed), ("numpy", state.numpy_sha256), ("python", state.python_sha256))
         yield "seeds", joined(f"{name} {value[:_COMMIT]}" for name, value in kinds if value)
-    if seen.imports is not None:
-        used = seen.imports
-        names = joined(f"{each.name} {each.version or ''}".strip() for each in used.distributions)
-        yield "imported", (names or "nothing") + ("" if used.complete else " (and perhaps more)")
+
+
+def _import_facts(seen: Execution) -> Iterator[Fact]:
+    for label, used in (("imported", seen.imports), ("names imports", seen.named_imports)):
+        if used is not None:
+            names = joined(f"{each.name} {each.version or ''}".strip() for each in used.distributions)
+            yield label, (names or "nothing") + ("" if used.complete else " (and perhaps more)")
 
 
 def benchmark_facts(seen: Execution) -> Iterator[Fact]:
@@ -230,7 +242,7 @@ def benchmark_facts(seen: Execution) -> Iterator[Fact]:
         return
     label = "benchmark"
     for each in seen.benchmark.measurements:
-        rate = f"{render.size(each.median)}/s" if each.unit == "B/s" else f"{each.median:.3g} {each.unit}"
+        rate = f"{amount.size(each.median)}/s" if each.unit == "B/s" else f"{each.median:.3g} {each.unit}"
         yield label, joined([f"{each.name} {rate}", f"±{50 * each.spread:.0f} %", each.note])
     for name, why in seen.benchmark.skipped.items():
         yield label, f"{name}: not measured, {why}"
@@ -254,3 +266,7 @@ def problems(env: Environment) -> list[str]:
         section = getattr(env, name)
         found += [f"{name}: {problem}" for problem in getattr(section, "problems", ())]
     return found
+
+
+def _plural(count: int, one: str) -> str:
+    return f"{count:,} {one if count == 1 else one + 's'}"
