@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from training_place import make_venv, put_package
+from waiting import eventually
 
 from reprod.capture.command import family, find_interpreter, identify, read_interpreter
 from reprod.capture.named_interpreter import named_interpreter, prefix_of
@@ -63,6 +65,8 @@ def test_a_python_below_a_shell_is_found_and_read(venv: Path, tmp_path: Path) ->
     for arguments in (["init", "-q", "-b", "paper"], ["add", "."], [*identity, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", *arguments], cwd=code, check=True, env={**os.environ, "GIT_CONFIG_GLOBAL": os.devnull})
     line = f"cd {code} && {venv}/bin/python train.py; true"
+    installed_s = time.time()
+    eventually(lambda: time.time() > installed_s + 1, 10, "what is installed is older than what starts")
     with subprocess.Popen(["sh", "-c", line], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as shell:
         try:
             assert shell.stdout is not None

@@ -217,7 +217,6 @@ def test_a_reader_that_reads_slowly_holds_nobody_up(base: Path, daemon: psutil.P
         end="",
     )
     assert grown < 48 << 20  # what lies in the allocator of a process with some threads comes and goes
-    assert lagged > 0
 
 
 def settled(base: Path) -> dict[str, Any]:
