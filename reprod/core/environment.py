@@ -201,6 +201,9 @@ def _filled(value: Any) -> Any:
 
 
 def _damaged(error: Exception) -> DamagedError:
+    from reprod.core.redact import redact_text
+
+    said = redact_text(str(error))  # a decoder quotes the value that it cannot use
     return DamagedError(
-        f"this is not an environment record: {error}", hint="it was written by another version of reprod, or damaged"
+        f"this is not an environment record: {said}", hint="it was written by another version of reprod, or damaged"
     )

@@ -16,7 +16,7 @@ from reprod.core.environment import Environment, Record, clean, decode_record, e
 from reprod.core.execution import Execution, Subject, with_end
 from reprod.core.plain import plain
 from reprod.core.process import ProcessContext
-from reprod.core.redact import Redactor
+from reprod.core.redact import Redactor, redact_text
 from reprod.core.run import PendingRun
 from reprod.core.snapshot import Snapshot
 from reprod.errors import DamagedError
@@ -151,7 +151,7 @@ def decode_execution(data: bytes) -> Execution:
     try:
         found = msgspec.json.decode(data, type=described(Execution))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        message = f"this is not what a process says of itself: {error}"
+        message = f"this is not what a process says of itself: {redact_text(str(error))}"  # a decoder quotes values
         raise DamagedError(message, hint="it was written by another version of reprod, or damaged") from error
     _require_time(found)
     return found

@@ -13,6 +13,7 @@ import msgspec
 
 from reprod.core.described import described
 from reprod.store import outbox, registry
+from reprod.store.uses import REFERENCES
 
 #: Rows that are read, and runs on the same data among them of which the newest is taken: 25 ms where all are read.
 MOST_ROWS, MOST_RUNS = 2000, 50
@@ -32,26 +33,12 @@ class Earlier:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bound:
-    name: str
-    seq: int | None = None
-    digest: str | None = None
-    path: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    created_ns: int
-    datasets: tuple[_Bound, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class _Run:
     start_ms: int
     name: str = ""
 
 
-_SNAPSHOT, _RUN = msgspec.json.Decoder(described(_Snapshot)), msgspec.json.Decoder(described(_Run))
+_RUN = msgspec.json.Decoder(described(_Run))
 
 
 def run_before(
@@ -67,7 +54,7 @@ def run_before(
     for each in _recorded_last(db, delivery):
         if len(found) == MOST_RUNS:
             break
-        snapshot, run = _SNAPSHOT.decode(each[2]), _RUN.decode(each[3])
+        snapshot, run = REFERENCES.decode(each[2]), _RUN.decode(each[3])
         if run.start_ms * 1_000_000 >= start_ns:
             continue
         for bound in snapshot.datasets:

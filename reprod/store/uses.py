@@ -36,6 +36,7 @@ class _Bound:
     seq: int | None = None
     digest: str | None = None
     chain: str | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class _Run:
     dataset: str
 
 
-_SNAPSHOT = msgspec.json.Decoder(described(_Snapshot))
+#: Reads of a stored snapshot which versions it refers to, and nothing else.
+REFERENCES = msgspec.json.Decoder(described(_Snapshot))
 _RUN = msgspec.json.Decoder(described(_Run))
 
 
@@ -59,7 +61,7 @@ def uses(db: sqlite3.Connection, name: str | None = None) -> Iterator[Use]:
     follow = registry.Names(db)
     rows = db.execute("SELECT run_id, tracking_uri, snapshot FROM delivery WHERE snapshot IS NOT NULL ORDER BY id DESC")
     for run_id, tracking_uri, snapshot in rows:
-        found = _SNAPSHOT.decode(snapshot)
+        found = REFERENCES.decode(snapshot)
         for bound in found.datasets:
             if bound.seq is None or follow.purged(bound.name, found.created_ns):
                 continue

@@ -191,7 +191,8 @@ def test_a_reader_that_reads_slowly_holds_nobody_up(base: Path, daemon: psutil.P
     with follower(base) as slow, slow.makefile("rb") as lines:
         memory, times, began, number = daemon.memory_info().rss, [], time.monotonic(), 0
         taken = began
-        while number < EVENTS or time.monotonic() - began < 5:
+        # On a busy machine the first documents that are too many for a slow reader come late.
+        while number < EVENTS or time.monotonic() - began < (5 if lagged else 60):
             change(base, number)
             number += 1
             if number % 5 == 0:
@@ -216,6 +217,7 @@ def test_a_reader_that_reads_slowly_holds_nobody_up(base: Path, daemon: psutil.P
         f"{statistics.quantiles(times, n=100)[98] * 1000:.1f} ms (99 %), {max(times) * 1000:.0f} ms at most",
         end="",
     )
+    assert lagged > 0
     assert grown < 48 << 20  # what lies in the allocator of a process with some threads comes and goes
 
 
