@@ -197,7 +197,7 @@ def wait_captured(run_id: str | None = None, timeout_s: float = 60.0, *, strict:
 def _tag_dataset(name: str, run_id: str | None, *, strict: bool) -> ReprodError | None:
     """Set the tags and tell the daemon; return what is worth a warning although the run is tagged."""
     from reprod.capture.handover import ANSWER_S, ask
-    from reprod.capture.process import current_context
+    from reprod.capture.process.identity import current_context
     from reprod.core.process import ProcessContext
     from reprod.sinks import inprocess
 

@@ -12,7 +12,7 @@ from control_seam import ControlSeam
 
 import reprod.capture.handover as handover
 from reprod import capture_environment, tag_dataset, wait_captured
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 from reprod.errors import DaemonUnavailableError, NotFoundError, StateError, TrackingError, UsageError
 from reprod.ops import wait_state
 from reprod.sinks.inprocess import choose_names

@@ -46,7 +46,7 @@ def put_package(venv: Path, name: str, version: str) -> None:
 
 def settle() -> None:
     """Wait until what was installed until now is older, beyond doubt, than a process that starts now."""
-    until = time.monotonic() + 0.1  # five times the slack of ``reprod.capture.changed``
+    until = time.monotonic() + 0.1  # five times the slack of ``reprod.capture.packages.changed``
     eventually(lambda: time.monotonic() > until, 10, "time passes")
 
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from reprod.capture.imports import read_imports
-from reprod.capture.loaded import Loaded
-from reprod.capture.mapped import MappedFiles
+from reprod.capture.imports.loaded import Loaded
+from reprod.capture.imports.mapped import MappedFiles
+from reprod.capture.imports.used import read_imports
 from reprod.capture.sections import Sections
 from reprod.capture.subject import subject_of_process
 from reprod.capture.taint import read_taint

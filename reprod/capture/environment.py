@@ -11,11 +11,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from reprod.capture.changed import find_change
-from reprod.capture.foreign import examine, require_seen
 from reprod.capture.gathering import Gathering
-from reprod.capture.interpreter import describe_self, read_layout
-from reprod.capture.process import current_context, started_ns
+from reprod.capture.packages.changed import find_change
+from reprod.capture.process.foreign import examine, require_seen
+from reprod.capture.process.identity import current_context, started_ns
+from reprod.capture.process.interpreter import describe_self, read_layout
 from reprod.capture.subject import subject_here, subject_of_process
 from reprod.core.environment import NO_INTERPRETER, NO_PROCESS, Record
 from reprod.core.packages import Python

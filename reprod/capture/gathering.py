@@ -10,27 +10,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from reprod.capture.cloud import read_cloud
-from reprod.capture.conda import read_conda
-from reprod.capture.container import read_container
-from reprod.capture.cpu import read_cpu
-from reprod.capture.cuda import read_cuda
-from reprod.capture.foreign import start_environ
-from reprod.capture.git import read_git
-from reprod.capture.gpu import read_accelerators
-from reprod.capture.imports import read_imports, read_mapped_imports
-from reprod.capture.imports_static import scan_imports
-from reprod.capture.limits import read_limits, read_placement
-from reprod.capture.memory import read_memory
-from reprod.capture.numerics import read_numerics, read_process_numerics
-from reprod.capture.packages import read_packages
-from reprod.capture.process import is_alive
-from reprod.capture.process_facts import read_invocation, read_process_invocation
-from reprod.capture.random_state import read_random_state
-from reprod.capture.rocm import read_rocm
-from reprod.capture.scheduler import read_schedulers
+from reprod.capture.git.repository import read_git
+from reprod.capture.gpu.accelerators import read_accelerators
+from reprod.capture.gpu.cuda import read_cuda
+from reprod.capture.gpu.rocm import read_rocm
+from reprod.capture.hosting.cloud import read_cloud
+from reprod.capture.hosting.container import read_container
+from reprod.capture.hosting.scheduler import read_schedulers
+from reprod.capture.imports.named import scan_imports
+from reprod.capture.imports.used import read_imports, read_mapped_imports
+from reprod.capture.machine.cpu import read_cpu
+from reprod.capture.machine.limits import read_limits, read_placement
+from reprod.capture.machine.memory import read_memory
+from reprod.capture.machine.system import read_platform
+from reprod.capture.numerics.random_state import read_random_state
+from reprod.capture.numerics.settings import read_numerics, read_process_numerics
+from reprod.capture.packages.conda import read_conda
+from reprod.capture.packages.installed import read_packages
+from reprod.capture.process.foreign import start_environ
+from reprod.capture.process.identity import is_alive
+from reprod.capture.process.invocation import read_invocation, read_process_invocation
 from reprod.capture.sections import Sections
-from reprod.capture.system import read_platform
 from reprod.capture.taint import TaintSet, read_taint, repository_texts
 from reprod.core.accelerator import visible_indices
 from reprod.core.environment import Environment, Record, clean

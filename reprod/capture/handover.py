@@ -178,7 +178,7 @@ def _answer(path: str, connection: socket.socket | None, within_s: float) -> dic
 
 
 def _context() -> dict[str, Any]:
-    from reprod.capture.process import current_context
+    from reprod.capture.process.identity import current_context
 
     return current_context().to_object()
 
@@ -211,7 +211,7 @@ def _where(path: str | None, context: dict[str, Any]) -> dict[str, Any]:
 def _identity() -> dict[str, Any]:
     from dataclasses import asdict
 
-    from reprod.capture.interpreter import describe_self
+    from reprod.capture.process.interpreter import describe_self
 
     try:
         cwd = os.getcwd()

@@ -3,7 +3,7 @@
 Strings come from tags, from /proc and from the kernel: each is made fit for UTF-8 here.
 """
 
-from reprod.capture.process import boot_id, host_name
+from reprod.capture.process.identity import boot_id, host_name
 from reprod.core.execution import Subject, SubjectKind
 from reprod.core.process import ProcessContext
 from reprod.core.redact import plain

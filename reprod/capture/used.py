@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from reprod.capture.loaded import loaded_modules
-from reprod.capture.mapped import mapped_files
-from reprod.capture.numerics import read_numerics
-from reprod.capture.random_state import read_random_state
+from reprod.capture.imports.loaded import loaded_modules
+from reprod.capture.imports.mapped import mapped_files
+from reprod.capture.numerics.random_state import read_random_state
+from reprod.capture.numerics.settings import read_numerics
 from reprod.errors import IncompleteError
 
 

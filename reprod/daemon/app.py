@@ -23,7 +23,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from reprod import log as logs
-from reprod.capture.process import boot_id
+from reprod.capture.process.identity import boot_id
 from reprod.config import Config, DatasetConfig, load
 from reprod.core.run import Payload
 from reprod.daemon import systemd

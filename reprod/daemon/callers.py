@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass
 
-from reprod.capture.process import boot_id, start_ticks
+from reprod.capture.process.identity import boot_id, start_ticks
 from reprod.core.environment import Record
 from reprod.core.execution import Execution
 from reprod.core.process import ProcessContext

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from reprod.capture.process import boot_id
+from reprod.capture.process.identity import boot_id
 from reprod.config import DatasetConfig
 from reprod.errors import DamagedError, StateError
 from reprod.fs import clock

@@ -19,7 +19,7 @@ import msgspec
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
-from reprod.capture.process import boot_id, current_context, is_alive
+from reprod.capture.process.identity import boot_id, current_context, is_alive
 from reprod.core.described import described
 from reprod.core.drift import GONE, DatasetDrift, Drift
 from reprod.core.process import ProcessContext

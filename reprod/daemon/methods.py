@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 from anyio import to_thread
 
-from reprod.capture.process import boot_id
+from reprod.capture.process.identity import boot_id
 from reprod.core import digest
 from reprod.core.binding import Assurance
 from reprod.core.entry import named

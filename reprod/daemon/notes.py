@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import to_thread
 
-from reprod.capture.process import host_name
+from reprod.capture.process.identity import host_name
 from reprod.core.process import ProcessContext
 from reprod.core.run import DATASET_NAME, PendingRun, dataset_names, split_name
 from reprod.daemon.status import progress

@@ -14,7 +14,7 @@ import anyio
 import msgspec
 from anyio import to_thread
 
-from reprod.capture.process import is_alive
+from reprod.capture.process.identity import is_alive
 from reprod.core.described import described
 from reprod.core.process import ProcessContext
 from reprod.core.run import PendingRun, dataset_names, split_name

@@ -43,7 +43,7 @@ def _context_json() -> str | None:
     global _announced_by
     import os
 
-    from reprod.capture.process import current_context
+    from reprod.capture.process.identity import current_context
 
     text = current_context().to_json()
     if _announced_by != os.getpid():

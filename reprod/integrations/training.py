@@ -85,7 +85,7 @@ def own_variables() -> dict[str, str]:
 
 def _own_context(command: Sequence[str], doubts: list[ReprodError]) -> ProcessContext | None:
     """Return who the command will be; None where what it starts may be on another machine."""
-    from reprod.capture.process import current_context
+    from reprod.capture.process.identity import current_context
 
     name = os.path.basename(command[0])
     if name in _ELSEWHERE:
@@ -104,7 +104,7 @@ def _own_context(command: Sequence[str], doubts: list[ReprodError]) -> ProcessCo
 
 def claimed_prefix(command: Sequence[str]) -> str:
     """Return the prefix of the Python that the command becomes, if that one has MLflow; ``NO_PREFIX`` if not."""
-    from reprod.capture.named_interpreter import has_mlflow, named_interpreter, prefix_of, usual_sites
+    from reprod.capture.process.named_interpreter import has_mlflow, named_interpreter, prefix_of, usual_sites
 
     try:
         found = named_interpreter(command, os.environ.get("PATH", ""), os.getcwd())

@@ -11,8 +11,15 @@ import resource
 import time
 from typing import Any
 
-from reprod.capture.command import Interpreter, command_line, family, find_interpreter, identify, read_interpreter
-from reprod.capture.process import is_alive
+from reprod.capture.process.command import (
+    Interpreter,
+    command_line,
+    family,
+    find_interpreter,
+    identify,
+    read_interpreter,
+)
+from reprod.capture.process.identity import is_alive
 from reprod.core.process import ProcessContext
 from reprod.errors import IncompleteError
 from reprod.integrations import recorder

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reprod.capture.benchmark import run_benchmark
-from reprod.capture.edited_files import deepen
+from reprod.capture.benchmark.hardware import run_benchmark
 from reprod.capture.environment import capture_paths
-from reprod.capture.interpreter import describe_self
-from reprod.capture.process import current_context, is_alive
+from reprod.capture.packages.edited_files import deepen
+from reprod.capture.process.identity import current_context, is_alive
+from reprod.capture.process.interpreter import describe_self
 from reprod.capture.taint import read_taint
 from reprod.core.benchmark import Benchmark
 from reprod.core.described import described

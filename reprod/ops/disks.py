@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from reprod.capture.disk import read_disk
-from reprod.capture.process import boot_id
+from reprod.capture.machine.disk import read_disk
+from reprod.capture.process.identity import boot_id
 from reprod.capture.sections import Sections
 from reprod.core.execution import Execution
 from reprod.core.machine import Disk

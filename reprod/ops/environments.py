@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reprod.capture.process import host_name
+from reprod.capture.process.identity import host_name
 from reprod.core.environment import PREFIX
 from reprod.core.execution import Subject
 from reprod.core.manifest import rfc3339

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import msgspec
 
-from reprod.capture.command import FROM_OUTSIDE
+from reprod.capture.process.command import FROM_OUTSIDE
 from reprod.core.described import described
 from reprod.core.environment import Environment, Record, clean, decode_record, encode
 from reprod.core.execution import Execution, Subject, with_end

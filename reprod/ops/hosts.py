@@ -12,7 +12,7 @@ import json
 import uuid
 from pathlib import Path
 
-from reprod.capture.process import host_name
+from reprod.capture.process.identity import host_name
 from reprod.core.hosts import HOST_ID, Host
 from reprod.core.plain import plain
 from reprod.errors import StateError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from reprod.capture.process import boot_id
+from reprod.capture.process.identity import boot_id
 from reprod.config import DatasetConfig
 from reprod.core.described import described
 from reprod.core.entry import display

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from reprod.capture.environment import read_process
-from reprod.capture.process import boot_id
+from reprod.capture.process.identity import boot_id
 from reprod.config import DatasetConfig
 from reprod.core import digest
 from reprod.core.binding import LOCAL_SLACK_NS, Assurance, Binding, bind

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from reprod.capture.environment import read_prefix
-from reprod.capture.git import read_git
+from reprod.capture.git.repository import read_git
 from reprod.config import Config
 from reprod.core.environment import Record
 from reprod.core.environment_diff import ORDER, Comparison, compare

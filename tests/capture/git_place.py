@@ -5,8 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from reprod.capture.git import read_git
-from reprod.capture.git_command import Budget
+from reprod.capture.git.command import Budget
+from reprod.capture.git.repository import read_git
 from reprod.core.repository import BUNDLE_NAME, PATCH_NAME, Git
 
 #: A machine under load must not decide what a test sees.

@@ -10,7 +10,7 @@ import fake_nvml
 import msgspec
 import pytest
 
-from reprod.capture.benchmark import NAMES, _measure_gpu, run_benchmark
+from reprod.capture.benchmark.hardware import NAMES, _measure_gpu, run_benchmark
 from reprod.core.benchmark import Benchmark, Measurement, summarise
 from reprod.errors import IncompleteError
 
@@ -89,7 +89,7 @@ def _has_direct(place: Path) -> bool:
 #: A file system that knows neither files without a name nor direct transfers, as network file systems are.
 PLAIN_FILES = """
 import errno, os, sys
-from reprod.capture import workload
+from reprod.capture.benchmark import workload
 opened = os.open
 def plain(path, flags, *rest, **options):
     if flags & os.O_TMPFILE == os.O_TMPFILE:
@@ -110,7 +110,9 @@ def test_a_file_system_of_plain_files_is_measured_and_left_empty(tmp_path):
 
 def test_what_measures_stays_in_the_child(taken):
     """The work, and what it imports, is never loaded into the process that asks."""
-    assert not {"reprod.capture.workload", "reprod.capture.workload_gpu", "torch"} & set(sys.modules)
+    assert not {"reprod.capture.benchmark.workload", "reprod.capture.benchmark.workload_gpu", "torch"} & set(
+        sys.modules
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reprod.capture import process
+from reprod.capture.process import identity as process
 from reprod.core.process import ProcessContext
 
 

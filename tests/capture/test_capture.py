@@ -13,8 +13,8 @@ from live_process import MINOR, WAIT
 import reprod.capture.gathering as module
 from reprod.capture.ending import capture_end
 from reprod.capture.environment import capture_paths, capture_self, read_host, read_prefix, read_process
-from reprod.capture.interpreter import describe_self
-from reprod.capture.process import boot_id, current_context, host_name, start_ticks
+from reprod.capture.process.identity import boot_id, current_context, host_name, start_ticks
+from reprod.capture.process.interpreter import describe_self
 from reprod.capture.used import used_by_now
 from reprod.core.accelerator import Accelerators, Gpu
 from reprod.core.environment import decode_record, encode, encode_record

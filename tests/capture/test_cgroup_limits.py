@@ -13,7 +13,7 @@ import pytest
 from live_process import WAIT
 from machine_tree import FIRST_CGROUP_NAMESPACE, link, mountinfo, plant
 
-from reprod.capture.limits import read_limits, read_placement
+from reprod.capture.machine.limits import read_limits, read_placement
 from reprod.core.machine import Limits
 from reprod.errors import IncompleteError
 
@@ -377,7 +377,7 @@ def test_real_cgroups_of_version_2(cgroup, start) -> None:
         _leave(child)
 
 
-SAY = "from reprod.capture.limits import read_limits as r; l = r(); print(l.memory_max, l.ancestors_visible)"
+SAY = "from reprod.capture.machine.limits import read_limits as r; l = r(); print(l.memory_max, l.ancestors_visible)"
 INSIDE = "echo $$ > {group}/cgroup.procs && exec unshare --cgroup --mount sh -c '{mount} exec {python} -c \"{say}\"'"
 REMOUNT = "umount {top} && mount -t cgroup -o memory none {top} &&"
 

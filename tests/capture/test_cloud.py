@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from machine_tree import plant
 
-from reprod.capture import instance_metadata
-from reprod.capture.cloud import read_cloud
+from reprod.capture.hosting import instance_metadata
+from reprod.capture.hosting.cloud import read_cloud
 from reprod.core.hosting import Cloud
 from reprod.errors import IncompleteError
 
@@ -313,7 +313,7 @@ WATCHED = """
 import sys
 opened = []
 sys.addaudithook(lambda name, arguments: opened.append(name) if name.startswith("socket.") else None)
-from reprod.capture.cloud import read_cloud
+from reprod.capture.hosting.cloud import read_cloud
 print(read_cloud(sys.argv[1]))
 print(opened, "http.client" in sys.modules)
 """

@@ -10,8 +10,8 @@ import pytest
 from training_place import make_venv, put_package
 from waiting import eventually
 
-from reprod.capture.command import family, find_interpreter, identify, read_interpreter
-from reprod.capture.named_interpreter import named_interpreter, prefix_of
+from reprod.capture.process.command import family, find_interpreter, identify, read_interpreter
+from reprod.capture.process.named_interpreter import named_interpreter, prefix_of
 
 WAIT = "import sys; print('up', flush=True); sys.stdin.read()"
 

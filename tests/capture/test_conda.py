@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import reprod.capture.conda as module
-from reprod.capture.conda import read_conda
+import reprod.capture.packages.conda as module
+from reprod.capture.packages.conda import read_conda
 from reprod.core.packages import explicit_text
 
 CANARY = "CANARY7f3a"
@@ -74,7 +74,7 @@ def test_8_variables_and_history_are_never_opened(tmp_path):
     (meta / "history").write_text(f"# cmd: conda create -c https://conda.anaconda.org/t/{CANARY}/private x\n")
     (meta / "pinned").write_text(CANARY)
     code = (
-        "import sys; import msgspec; from reprod.capture.conda import read_conda\n"
+        "import sys; import msgspec; from reprod.capture.packages.conda import read_conda\n"
         "seen = []; sys.addaudithook(lambda event, args: seen.append(args[0]) if event == 'open' else None)\n"
         "found = read_conda(sys.argv[1]); opened = [str(name) for name in seen]\n"
         "print(opened); print(found)"

@@ -9,7 +9,7 @@ import pytest
 from live_process import WAIT
 from machine_tree import link, mountinfo, plant
 
-from reprod.capture.container import read_container
+from reprod.capture.hosting.container import read_container
 from reprod.core.hosting import Container, ContainerInstance
 
 C1, C2 = "c1" * 32, "d2" * 32

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machine_tree import plant, topology
 
-from reprod.capture.cpu import read_cpu
+from reprod.capture.machine.cpu import read_cpu
 from reprod.core.machine import format_cpus, isa_level, parse_cpus
 from reprod.errors import IncompleteError
 

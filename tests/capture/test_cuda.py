@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reprod.capture.cuda import read_cuda
-from reprod.capture.gpu_libraries import loaded_gpu_libraries
-from reprod.capture.mapped import mapped_files
+from reprod.capture.gpu.cuda import read_cuda
+from reprod.capture.gpu.loaded_libraries import loaded_gpu_libraries
+from reprod.capture.imports.mapped import mapped_files
 from reprod.core.accelerator import (
     Cuda,
     Gpu,

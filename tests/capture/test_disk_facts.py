@@ -10,7 +10,7 @@ import psutil
 import pytest
 from machine_tree import link, mountinfo, plant
 
-from reprod.capture.disk import read_disk
+from reprod.capture.machine.disk import read_disk
 from reprod.core.machine import Disk
 from reprod.errors import IncompleteError
 
@@ -40,7 +40,7 @@ def test_no_such_path(tmp_path) -> None:
 
 IN_NAMESPACE = """
 import sys
-from reprod.capture.disk import read_disk
+from reprod.capture.machine.disk import read_disk
 for path in sys.argv[1:]:
     disk = read_disk(path)
     print(disk.path, disk.mount_point, disk.fs_type, disk.source, ",".join(disk.options), disk.total_bytes)

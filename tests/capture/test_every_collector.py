@@ -18,8 +18,8 @@ from live_process import WAIT
 from reprod.capture import environment, gathering
 from reprod.capture.ending import capture_end
 from reprod.capture.environment import capture_paths, capture_self, read_host, read_prefix, read_process
-from reprod.capture.interpreter import describe_self
-from reprod.capture.process import boot_id, current_context, host_name, start_ticks
+from reprod.capture.process.identity import boot_id, current_context, host_name, start_ticks
+from reprod.capture.process.interpreter import describe_self
 from reprod.capture.sections import BUDGET_S, Sections
 from reprod.capture.used import used_by_now
 from reprod.core.environment import Environment, Record, decode_record, encode_record

@@ -7,8 +7,8 @@ import pytest
 from git_place import CLEAN, PATIENT, capture, commit, git, make_repo, write
 from waiting import eventually
 
-from reprod.capture.git import read_git
-from reprod.capture.git_command import Budget
+from reprod.capture.git.command import Budget
+from reprod.capture.git.repository import read_git
 from reprod.core.repository import Git, Remote
 from reprod.errors import IncompleteError
 
@@ -185,7 +185,7 @@ def test_a_hung_git_is_bounded(repo, tmp_path, monkeypatch):
 
 def test_no_time_left_is_a_reason(repo, monkeypatch):
     """What could not be found out in time is unknown, and nothing is claimed of it."""
-    import reprod.capture.git as module
+    import reprod.capture.git.repository as module
 
     def late(place):
         raise IncompleteError("git status did not end in time")

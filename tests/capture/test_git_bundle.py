@@ -5,8 +5,8 @@ import os
 import pytest
 from git_place import PATIENT, capture, commit, git, make_repo, restore, true_tree, write
 
-from reprod.capture.git import read_git
-from reprod.capture.git_command import Budget
+from reprod.capture.git.command import Budget
+from reprod.capture.git.repository import read_git
 
 
 @pytest.fixture

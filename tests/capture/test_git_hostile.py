@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from git_place import CLEAN, PATIENT, capture, commit, git, make_repo, restore, write
 
-from reprod.capture.git import read_git
+from reprod.capture.git.repository import read_git
 from reprod.errors import IncompleteError
 
 
@@ -213,7 +213,7 @@ def test_special_files(tmp_path):
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
     """The private directory is gone afterwards, also when a step failed."""
-    import reprod.capture.git as module
+    import reprod.capture.git.repository as module
 
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr("tempfile.tempdir", None)

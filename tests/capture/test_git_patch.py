@@ -9,10 +9,10 @@ from git_place import PATIENT, capture, commit, git, make_repo, restore, true_tr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import reprod.capture.git_patch as patch_module
-from reprod.capture.git import MAX_WITHHELD, read_git
-from reprod.capture.git_command import Budget
-from reprod.capture.git_secrets import is_secret_name
+import reprod.capture.git.patch as patch_module
+from reprod.capture.git.command import Budget
+from reprod.capture.git.repository import MAX_WITHHELD, read_git
+from reprod.capture.git.secrets import is_secret_name
 
 TOKEN = b"ghp_" + b"a1B2c3D4e5" * 4
 KEY = b"AKIAQX7J2M4N6P8R3T5V"
@@ -163,7 +163,7 @@ def test_huge_and_many(repo):
 
 def test_files_that_are_too_many_to_list(repo, monkeypatch):
     """Where new files could not be listed to the end, nothing is said of those that were not."""
-    monkeypatch.setattr("reprod.capture.git_changes.UNTRACKED_S", -1.0)
+    monkeypatch.setattr("reprod.capture.git.changes.UNTRACKED_S", -1.0)
     write(repo, {"new.py": b"x\n"})
     state, _ = capture(repo)
     assert (state.dirty, state.tree, state.restorable) == (None, None, "partial")

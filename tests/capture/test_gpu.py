@@ -11,9 +11,10 @@ import msgspec
 import pytest
 from waiting import eventually
 
-from reprod.capture import child, nvidia_smi
-from reprod.capture.gpu import read_accelerators
-from reprod.capture.process import start_ticks
+from reprod.capture import child
+from reprod.capture.gpu import nvidia_smi
+from reprod.capture.gpu.accelerators import read_accelerators
+from reprod.capture.process.identity import start_ticks
 from reprod.core.accelerator import Accelerators, Gpu, MigInstance
 from reprod.errors import IncompleteError
 
@@ -50,7 +51,7 @@ def test_no_driver_is_no_gpu_and_starts_nothing(tmp_path):
         "started = []\n"
         "sys.addaudithook(lambda event, _: event.split('.')[0] in ('subprocess', 'os') and any(\n"
         "    word in event for word in ('Popen', 'fork', 'spawn', 'exec', 'system')) and started.append(event))\n"
-        "from reprod.capture.gpu import read_accelerators\n"
+        "from reprod.capture.gpu.accelerators import read_accelerators\n"
         "print(read_accelerators(sys.argv[1]), started)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=60)
@@ -106,7 +107,7 @@ def test_nvml_is_never_loaded_here(install, root):
     """The module that loads NVML is imported in a child only, and so is the package."""
     install(fake_nvml.WORKS)
     read_accelerators(str(root))
-    assert not {"pynvml", "reprod.capture.nvml"} & set(sys.modules)
+    assert not {"pynvml", "reprod.capture.gpu.nvml"} & set(sys.modules)
 
 
 def test_a_driver_that_hangs_is_a_timeout(install, root):
@@ -331,10 +332,10 @@ import json, os, sys
 sys.path[:0] = sys.argv[2:]
 import torch, msgspec
 before = set(sys.modules)
-from reprod.capture.gpu import read_accelerators
-from reprod.capture.cuda import read_cuda
-from reprod.capture.numerics import read_numerics
-from reprod.capture.rocm import read_rocm
+from reprod.capture.gpu.accelerators import read_accelerators
+from reprod.capture.gpu.cuda import read_cuda
+from reprod.capture.numerics.settings import read_numerics
+from reprod.capture.gpu.rocm import read_rocm
 found = read_accelerators(sys.argv[1])
 read_cuda([], driver_max=found.cuda_driver_max, root=sys.argv[1]), read_rocm([], root=sys.argv[1]), read_numerics()
 foreign = [name for name in set(sys.modules) - before if name.split(".")[0] not in sys.stdlib_module_names]

@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 from live_process import MINOR
 
-from reprod.capture.imports import read_imports, read_mapped_imports
-from reprod.capture.imports_static import scan_imports
-from reprod.capture.loaded import Loaded, loaded_modules
-from reprod.capture.mapped import MappedFiles, mapped_files
+from reprod.capture.imports.loaded import Loaded, loaded_modules
+from reprod.capture.imports.mapped import MappedFiles, mapped_files
+from reprod.capture.imports.named import scan_imports
+from reprod.capture.imports.used import read_imports, read_mapped_imports
 from reprod.errors import IncompleteError
 
 #: A program that prints what it used as JSON, after the code before it.
 REPORT = """
 import json
 from dataclasses import asdict
-from reprod.capture.imports import read_imports
+from reprod.capture.imports.used import read_imports
 print(json.dumps(asdict(read_imports())))
 """
 
@@ -130,9 +130,9 @@ lazy = sys.modules["fakelearn"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(lazy)
 sys.modules["loud"], sys.modules["odd"], sys.modules["none"] = Loud("loud"), Odd(), None
 from dataclasses import asdict
-import json, reprod.capture.imports
+import json, reprod.capture.imports.used
 before = set(sys.modules)
-reprod.capture.imports.read_imports()
+reprod.capture.imports.used.read_imports()
 assert set(sys.modules) == before, set(sys.modules) - before
 assert type(lazy).__name__ == "_LazyModule"
 """
@@ -296,7 +296,7 @@ def test_hostile_records_neither_hang_nor_leak(site, tmp_path):
 
 def test_lists_without_end_cost_their_bound(site, monkeypatch):
     """Lists that are made to be huge are read up to a bound for the whole directory, and that is said."""
-    monkeypatch.setattr("reprod.capture.records.SITE_BYTES", 1000)
+    monkeypatch.setattr("reprod.capture.packages.records.SITE_BYTES", 1000)
     for number in range(5):
         record = install(site, f"huge-{number}", "1", {})
         (record / "RECORD").write_text("x,,\n" * 1000)

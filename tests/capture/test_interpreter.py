@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from live_process import MINOR
 
-from reprod.capture.interpreter import describe_self, read_layout
+from reprod.capture.process.interpreter import describe_self, read_layout
 from reprod.errors import IncompleteError
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def test_this_process():
 
 def test_describing_itself_imports_no_build_configuration():
     """The build configuration of sysconfig, hundreds of variables, is not imported into the user's process."""
-    code = "import sys; from reprod.capture.interpreter import describe_self; describe_self(); "
+    code = "import sys; from reprod.capture.process.interpreter import describe_self; describe_self(); "
     code += "print([name for name in sys.modules if name.startswith('_sysconfigdata')])"
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)
     assert done.stdout == "[]\n", done.stderr

@@ -13,8 +13,8 @@ import pytest
 from live_process import WAIT
 from machine_tree import link, plant
 
-from reprod.capture.memory import read_memory
-from reprod.capture.system import read_platform
+from reprod.capture.machine.memory import read_memory
+from reprod.capture.machine.system import read_platform
 from reprod.core.machine import Cpu, Disk, Limits, Memory, Placement, System
 from reprod.errors import IncompleteError
 
@@ -133,8 +133,8 @@ def test_another_users_process() -> None:
     if setpriv is None:
         pytest.skip("no setpriv here")
     script = (
-        "import msgspec; from reprod.capture.system import read_platform; "
-        "from reprod.capture.limits import read_limits; "
+        "import msgspec; from reprod.capture.machine.system import read_platform; "
+        "from reprod.capture.machine.limits import read_limits; "
         f"print(msgspec.json.encode([read_platform({os.getpid()}), read_limits({os.getpid()})]).decode())"
     )
     command = [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", script]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from reprod.capture.blas import identify
-from reprod.capture.mapped import MappedFiles
-from reprod.capture.numerics import read_numerics, read_process_numerics, read_torch
-from reprod.capture.random_state import read_random_state
+from reprod.capture.imports.mapped import MappedFiles
+from reprod.capture.numerics.blas import identify
+from reprod.capture.numerics.random_state import read_random_state
+from reprod.capture.numerics.settings import read_numerics, read_process_numerics, read_torch
 from reprod.core.numerics import NumericLibrary, TorchSettings, hash_seed_of, numeric_variables
 from reprod.errors import IncompleteError
 
@@ -78,7 +78,7 @@ def test_a_real_blas_says_its_version_kernel_and_threads():
     code = """
 import json, numpy
 from dataclasses import asdict
-from reprod.capture.numerics import read_numerics
+from reprod.capture.numerics.settings import read_numerics
 print(json.dumps([asdict(library) for library in read_numerics().libraries]))
 """
     found = [library for library in python(code, OPENBLAS_NUM_THREADS="1") if library["name"] == "OpenBLAS"]
@@ -102,8 +102,8 @@ def test_a_library_that_does_not_answer_stays_what_its_file_says(tmp_path):
 import json, ctypes
 ctypes.CDLL({str(target)!r})
 from dataclasses import asdict
-from reprod.capture.mapped import MappedFiles
-from reprod.capture.numerics import read_numerics
+from reprod.capture.imports.mapped import MappedFiles
+from reprod.capture.numerics.settings import read_numerics
 names = ({str(target)!r}, {str(other)!r})
 found = [asdict(library) for library in read_numerics(MappedFiles(names)).libraries]
 print(json.dumps([found, {str(other)!r} in open("/proc/self/maps").read()]))
@@ -147,7 +147,7 @@ SEED = """
 import json, os, sys
 if "late" in sys.argv[1:]:
     os.environ["PYTHONHASHSEED"] = "9"
-from reprod.capture.numerics import read_numerics
+from reprod.capture.numerics.settings import read_numerics
 found = read_numerics()
 print(json.dumps([found.hash_seed, found.problems, hash("reprod")]))
 """
@@ -253,15 +253,16 @@ def test_nothing_that_is_not_loaded_is_loaded():
     code = """
 import json, os, sys
 sys.modules.pop("random", None)
-import reprod.capture.numerics, reprod.capture.random_state, reprod.capture.imports, reprod.capture.process_facts
+import reprod.capture.numerics.settings, reprod.capture.numerics.random_state
+import reprod.capture.imports.used, reprod.capture.process.invocation
 before = set(sys.modules)
-settings = reprod.capture.numerics.read_numerics()
-state = reprod.capture.random_state.read_random_state()
-reprod.capture.imports.read_imports()
-reprod.capture.process_facts.read_invocation()
+settings = reprod.capture.numerics.settings.read_numerics()
+state = reprod.capture.numerics.random_state.read_random_state()
+reprod.capture.imports.used.read_imports()
+reprod.capture.process.invocation.read_invocation()
 child = os.fork()
 if child == 0:
-    reprod.capture.numerics.read_numerics()
+    reprod.capture.numerics.settings.read_numerics()
     os._exit(7)
 code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 heavy = [name for name in ("torch", "numpy", "ctypes", "random", "psutil") if name in sys.modules]
@@ -274,7 +275,7 @@ def test_the_state_of_generators_tells_seeds_and_draws():
     """Equal seeds and draws give equal digests; asking draws nothing."""
     code = """
 import json, random, sys
-from reprod.capture.random_state import read_random_state
+from reprod.capture.numerics.random_state import read_random_state
 random.seed(5)
 first = read_random_state().python_sha256
 again = read_random_state().python_sha256
@@ -295,7 +296,7 @@ def test_the_state_of_numpy_tells_its_seed():
     pytest.importorskip("numpy", reason="needs a real numpy")
     code = """
 import json, numpy, sys
-from reprod.capture.random_state import read_random_state
+from reprod.capture.numerics.random_state import read_random_state
 digests = []
 for seed in (1, 2, 1):
     numpy.random.seed(seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hand_wheel import find_uv, make_prefix, run_installer, write_project, write_wheel
 
-from reprod.capture.packages import read_packages
+from reprod.capture.packages.installed import read_packages
 
 #: Every way in which a record appears on disk.
 RECORD = re.compile(r"~.+|.+\.(dist-info|egg-info|egg-link)")
@@ -47,7 +47,7 @@ def test_12_200_packages_cost_no_child_process_and_few_reads(tmp_path, dist):
     for number in range(200):
         dist(tmp_path, f"package-{number}", "1.0", RECORD=f"a{number}.py,sha256=x,1\n" * 500, WHEEL="", INSTALLER="uv")
     code = (
-        "import sys, time; from reprod.capture.packages import read_packages\n"
+        "import sys, time; from reprod.capture.packages.installed import read_packages\n"
         "seen = []; sys.addaudithook(lambda event, args: seen.append((event, args)))\n"
         "started = ('subprocess', 'os.fork', 'os.posix', 'os.exec')\n"
         "def read():\n"
@@ -272,7 +272,7 @@ def test_a_directory_that_cannot_be_listed_is_a_problem(tmp_path):
 
 def test_the_flood_is_bounded(tmp_path, monkeypatch):
     """A directory with more records than any real one is read to a limit, which is said."""
-    monkeypatch.setattr("reprod.capture.packages.MAX_RECORDS", 3)
+    monkeypatch.setattr("reprod.capture.packages.installed.MAX_RECORDS", 3)
     for number in range(5):
         Path(tmp_path, f"p{number}-1.dist-info").mkdir()
     result = read_packages([str(tmp_path)])

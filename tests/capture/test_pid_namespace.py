@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 
-SAY = "from reprod.capture.process import current_context; print(current_context().to_json())"
+SAY = "from reprod.capture.process.identity import current_context; print(current_context().to_json())"
 
 
 def test_a_process_knows_its_namespace() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import psutil
 from live_process import WAIT
 
-from reprod.capture.process import current_context, is_alive, start_ticks
+from reprod.capture.process.identity import current_context, is_alive, start_ticks
 
 
 def test_this_process_is_alive():

@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from reprod.capture.process_facts import read_invocation, read_process_invocation
+from reprod.capture.process.invocation import read_invocation, read_process_invocation
 from reprod.core.invocation import Entry, Launcher, as_notebook, parse_command, ranks_of
 from reprod.core.launcher import find_launcher
 from reprod.errors import IncompleteError
@@ -17,7 +17,7 @@ from reprod.errors import IncompleteError
 REPORT = """
 import json
 from dataclasses import asdict
-from reprod.capture.process_facts import read_invocation
+from reprod.capture.process.invocation import read_invocation
 print(json.dumps(asdict(read_invocation())), flush=True)
 """
 

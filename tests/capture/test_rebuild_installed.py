@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from hand_wheel import find_uv, make_prefix, run_installer, write_project, write_wheel
 
-from reprod.capture.interpreter import read_layout
-from reprod.capture.packages import read_packages
+from reprod.capture.packages.installed import read_packages
+from reprod.capture.process.interpreter import read_layout
 from reprod.core.rebuild import judge, requirements_text
 
 INSTALLERS = ["pip", pytest.param("uv", marks=pytest.mark.skipif(not find_uv(), reason="needs uv"))]

@@ -7,10 +7,10 @@ import time
 import pytest
 from hand_wheel import find_uv, make_prefix, run_installer, write_wheel
 
-import reprod.capture.record_digest as module
-from reprod.capture.edited_files import check_files, deepen, suspect_files
-from reprod.capture.packages import read_packages
-from reprod.capture.record_digest import digest_record, read_rows
+import reprod.capture.packages.record_digest as module
+from reprod.capture.packages.edited_files import check_files, deepen, suspect_files
+from reprod.capture.packages.installed import read_packages
+from reprod.capture.packages.record_digest import digest_record, read_rows
 
 HASH = "sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"
 FILES = {

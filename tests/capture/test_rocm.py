@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reprod.capture.gpu import read_accelerators
-from reprod.capture.kfd import NODES, read_kfd
-from reprod.capture.rocm import read_rocm
+from reprod.capture.gpu.accelerators import read_accelerators
+from reprod.capture.gpu.kfd import NODES, read_kfd
+from reprod.capture.gpu.rocm import read_rocm
 from reprod.core.accelerator import Gpu, Library, Rocm
 from reprod.errors import IncompleteError
 

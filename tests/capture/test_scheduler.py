@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from reprod.capture.scheduler import read_schedulers
+from reprod.capture.hosting.scheduler import read_schedulers
 from reprod.core.hosting import Scheduler
 
 SLURM = {

@@ -18,7 +18,7 @@ from live_process import MINOR, WAIT
 from site_records import let_age, write_dist
 
 from reprod.capture.environment import read_process
-from reprod.capture.process import boot_id, current_context, host_name, start_ticks, started_ns
+from reprod.capture.process.identity import boot_id, current_context, host_name, start_ticks, started_ns
 from reprod.core.environment import Record
 from reprod.core.process import ProcessContext
 from reprod.errors import IncompleteError
@@ -187,7 +187,7 @@ class TestNumber13:
         site = ":".join(path for path in sys.path if path)
         script.write_text(
             f"import sys; sys.path += {site!r}.split(':')\n"
-            "from reprod.capture.process import current_context\n"
+            "from reprod.capture.process.identity import current_context\n"
             "print(current_context().to_json(), flush=True)\n"
             "sys.stdin.read()\n"
         )
@@ -368,7 +368,7 @@ def test_number_14_a_pid_that_is_used_again() -> None:
 import os, subprocess, sys, time
 from dataclasses import replace
 from reprod.capture.environment import read_process
-from reprod.capture.process import current_context, start_ticks
+from reprod.capture.process.identity import current_context, start_ticks
 from reprod.errors import IncompleteError
 def wait():
     return subprocess.Popen([sys.executable, "-c", "import sys; print(); sys.stdin.read()"], stdin=-1, stdout=-1)

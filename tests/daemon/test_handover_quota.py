@@ -19,7 +19,7 @@ import pytest
 from test_socket_authority import NOBODY, Served, as_somebody, code_of, eventually, place, request, serving
 
 from reprod.capture.environment import capture_self
-from reprod.capture.process import boot_id, current_context, start_ticks
+from reprod.capture.process.identity import boot_id, current_context, start_ticks
 from reprod.core.binding import LOCAL_SLACK_NS
 from reprod.core.environment import Environment, Record, encode, encode_record
 from reprod.core.execution import Execution, Subject
@@ -40,7 +40,7 @@ OTHER = 65533
 ANNOUNCE = """
 import json, os, sys
 from reprod.capture.handover import ask
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 assert ask("run", "tables", answer_s=60.0), "no answer"
 print(current_context().to_json(), flush=True)
 sys.stdin.read()

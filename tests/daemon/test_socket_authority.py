@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from waiting import eventually
 
-from reprod.capture.process import boot_id, start_ticks
+from reprod.capture.process.identity import boot_id, start_ticks
 from reprod.client import Client
 from reprod.core.protocol import MAX_HANDOVER, MAX_LINE
 from reprod.daemon.control import KEPT_CLIENTS, MAX_CLIENTS

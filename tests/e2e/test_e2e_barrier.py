@@ -24,7 +24,7 @@ import oracle
 import pytest
 from harness import REAL, Daemon, Tracker, dt1, eventually, make_data, running_daemon
 
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 from reprod.client import Client
 from reprod.store import listing
 from reprod.store.files import open_dataset_readonly

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from harness import Daemon, Tracker, dt1, eventually, let_events_tell_apart, let_slack_pass, running_daemon
 
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 
 pytestmark = pytest.mark.mlflow
 

@@ -11,7 +11,7 @@ import pytest
 from harness import Daemon, Tracker, dt1, eventually, let_slack_pass, make_data, running_daemon
 from mlflow_proxy import Proxy
 
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 from reprod.core.run import PARAM_LIMIT
 
 pytestmark = pytest.mark.mlflow

@@ -20,7 +20,7 @@ from harness import (
     running_daemon,
 )
 
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 from reprod.core.drift import GONE
 from reprod.core.drift_document import from_document
 

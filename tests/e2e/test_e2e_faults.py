@@ -29,7 +29,7 @@ from harness import (
 )
 from mlflow_proxy import Proxy
 
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 from reprod.errors import DaemonUnavailableError
 
 LIBFAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"  # where Debian's package has it

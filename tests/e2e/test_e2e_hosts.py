@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from harness import QUICKER, Daemon, Tracker, dt1, eventually, let_slack_pass, make_data, running_daemon
 
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 
 pytestmark = pytest.mark.mlflow
 
@@ -25,7 +25,7 @@ WAIT_S = 40.0  # two daemons start, and each looks at the other's
 #: deliveries are put off until a file of the run's name is in it.
 ELSEWHERE = """
 import os, sys
-from reprod.capture import process
+from reprod.capture.process import identity as process
 process.boot_id, process.host_name = lambda: {boot!r}, lambda: {host!r}
 from reprod.daemon import advertise, nodes, notes
 advertise.ROUND_S, advertise.FRESH_S, advertise.READ_S = 0.2, 0.2, 1.0

@@ -13,7 +13,7 @@ import pytest
 from harness import Daemon, Tracker, eventually, is_running, let_slack_pass, running_daemon
 from mlflow_proxy import Proxy, When
 
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.timeout(180)]
 

@@ -17,7 +17,7 @@ import oracle
 import pytest
 from harness import Daemon, Place, Tracker, dt1, eventually, let_slack_pass, make_data
 
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 from reprod.ops.chain import verify_chain
 from reprod.store import listing, versions
 from reprod.store.files import open_dataset_readonly

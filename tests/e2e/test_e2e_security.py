@@ -17,7 +17,7 @@ import pytest
 from harness import Daemon, Tracker, eventually, let_slack_pass, running_daemon
 
 import reprod
-from reprod.capture.process import boot_id, start_ticks
+from reprod.capture.process.identity import boot_id, start_ticks
 
 MINOR = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness import Daemon, Place, Tracker, dt1, eventually, let_slack_pass, make_data, running_daemon
 
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 
 pytestmark = pytest.mark.mlflow
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from harness import Daemon, Place, Tracker, dt1, eventually, let_slack_pass, running_daemon
 
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from reprod.capture.edited_files import deepen, suspect_files
-from reprod.capture.interpreter import read_layout
-from reprod.capture.packages import read_packages
+from reprod.capture.packages.edited_files import deepen, suspect_files
+from reprod.capture.packages.installed import read_packages
+from reprod.capture.process.interpreter import read_layout
 from reprod.core.rebuild import Rebuildable, judge, requirements_text
 
 pytestmark = [

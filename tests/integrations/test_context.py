@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import reprod
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 from reprod.core.process import ProcessContext
 from reprod.integrations.context import ReprodRunContext
 
@@ -65,7 +65,7 @@ class TestWithMlflow:
         "breakage",
         [
             "import sys; sys.modules['reprod.integrations.context'] = None",
-            "import sys; sys.modules['reprod.capture.process'] = None",
+            "import sys; sys.modules['reprod.capture.process.identity'] = None",
             "import sys; sys.modules['reprod.capture.handover'] = None",
             "import builtins; o = open; builtins.open = lambda f, *a, **k: 1/0 if '/stat' in str(f) else o(f, *a, **k)",
         ],

@@ -17,7 +17,7 @@ from reprod.core.process import ProcessContext
 Script = Callable[..., Any]
 
 ANNOUNCE = "from reprod.integrations.handover import announce; announce('run')\n"
-SAY = "from reprod.capture.process import current_context; print(current_context().to_json(), flush=True)\n"
+SAY = "from reprod.capture.process.identity import current_context; print(current_context().to_json(), flush=True)\n"
 
 
 def used(execution: dict[str, Any]) -> set[str]:

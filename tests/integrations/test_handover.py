@@ -15,7 +15,7 @@ import reprod
 import reprod.capture.detached as detached
 import reprod.capture.handover as handover
 from reprod.capture.environment import capture_self
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 from reprod.core.environment import Record, decode_record
 from reprod.core.process import ProcessContext
 from reprod.integrations.handover import announce

@@ -17,7 +17,7 @@ import waiting as waiting_for
 from control_seam import ControlSeam
 
 from reprod.capture.environment import capture_self
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 from reprod.core.environment import Record, decode, encode_record
 from reprod.core.process import ProcessContext
 from reprod.core.protocol import MAX_HANDOVER
@@ -32,7 +32,7 @@ from reprod.store.connection import Database
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
 
 HAND_OVER = "from reprod.integrations.handover import announce; announce('run')"
-SAY = "from reprod.capture.process import current_context; print(current_context().to_json())\n"
+SAY = "from reprod.capture.process.identity import current_context; print(current_context().to_json())\n"
 
 
 @pytest.fixture

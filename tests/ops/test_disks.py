@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 from reprod.capture.subject import subject_of_process
 from reprod.core.environment import Environment, Record, decode_record, encode_record
 from reprod.core.environment_facts import process_facts

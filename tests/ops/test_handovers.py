@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 import reprod.ops.publish as publish
-from reprod.capture.command import FROM_OUTSIDE
-from reprod.capture.process import boot_id, current_context
+from reprod.capture.process.command import FROM_OUTSIDE
+from reprod.capture.process.identity import boot_id, current_context
 from reprod.core.environment import Environment, Record
 from reprod.core.execution import Execution, Subject, with_end
 from reprod.core.imports import Imports

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reprod.capture.environment import capture_self
-from reprod.capture.process import current_context
+from reprod.capture.process.identity import current_context
 from reprod.core import environment_facts
 from reprod.core.environment import Record, encode_record
 from reprod.core.environment_diff import compare

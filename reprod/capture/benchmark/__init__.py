@@ -1,0 +1,1 @@
+"""The hardware benchmark, and the programs that it times."""

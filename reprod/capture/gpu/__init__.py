@@ -1,0 +1,1 @@
+"""GPUs and what computes on them: drivers, CUDA, ROCm."""

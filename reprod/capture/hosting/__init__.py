@@ -1,0 +1,1 @@
+"""Where a process runs: container, cloud, batch system."""

@@ -1,0 +1,1 @@
+"""The machine, and how much of it a process may use."""

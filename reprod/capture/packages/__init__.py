@@ -1,0 +1,1 @@
+"""What is installed: records of site directories, and conda's."""
