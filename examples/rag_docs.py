@@ -4,7 +4,7 @@
     python examples/rag_docs.py --hashing DOCS      # another folder, without a model
 
 Indexes a copy of the folder, asks three questions, changes one document, indexes again (one document is embedded), asks
-for what is new, and compares the answer's digest with ``sha256sum``. Needs ``pip install "reprod[rag]"``, for
+for what is new, and compares the answer's digest with ``sha256sum``. Needs reprod with its extra ``rag``, for
 --hashing ``reprod`` and ``duckdb`` are enough.
 """
 

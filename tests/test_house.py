@@ -57,6 +57,13 @@ def test_an_exit_code_comes_back_as_its_error():
         assert (type(again), again.message, again.hint) == (cls, "what", "do")
 
 
+def test_no_line_tells_to_install_what_is_another_projects():
+    """The package ``reprod`` of the public index is not this one: no message names it after ``pip install``."""
+    wrong = re.compile(r"pip install [^\n]{0,30}\breprod\b(?!\.|-)")
+    places = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "examples").glob("*.py")]
+    assert [path.name for path in places if wrong.search(path.read_text(encoding="utf-8"))] == []
+
+
 def test_every_test_that_the_table_of_hazards_names_exists():
     """docs/reliability.md names a test for each hazard; a renamed or removed one is noticed here."""
     tests = {path.stem: path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("test_*.py")}

@@ -55,7 +55,7 @@ def require_packages() -> None:
     if missing:
         raise ConfigError(
             f"the demo trains a real model and needs {' and '.join(missing)}, not installed for {sys.executable}",
-            hint='pip install "reprod[mlflow]" scikit-learn',
+            hint='pip install "mlflow>=3.11,<4" scikit-learn',
         )
 
 
@@ -141,7 +141,7 @@ def _package(name: str) -> Path:
     """Return the folder of an installed package, without importing it."""
     spec = util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"{name} is not installed as a folder of files", hint='pip install "reprod[mlflow]"')
+        raise ConfigError(f"{name} is not installed as a folder of files", hint='pip install "mlflow>=3.11,<4"')
     return Path(next(iter(spec.submodule_search_locations)))
 
 

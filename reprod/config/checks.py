@@ -118,7 +118,7 @@ def algorithms(value: object) -> tuple[str, ...]:
     names = texts("hash algorithms")(value)
     for name in names:
         if name == "blake3" and name not in known:
-            raise UnfitError("an installed hash algorithm", "install it for the daemon: pip install 'reprod[blake3]'")
+            raise UnfitError("an installed hash algorithm", "install it for the daemon: pip install blake3")
         if name not in known:
             from reprod.errors import did_you_mean
 

@@ -27,7 +27,7 @@ def require_pyarrow() -> None:
     except ImportError as error:
         raise UsageError(
             "--format parquet needs pyarrow, which is not installed here",
-            hint="pip install 'reprod[parquet]', or choose another --format",
+            hint="pip install pyarrow, or choose another --format",
         ) from error
 
 

@@ -106,7 +106,7 @@ def check_algorithms(names: Sequence[str]) -> tuple[str, ...]:
         return checks.algorithms(names)
     except checks.UnfitError as error:
         if "blake3" in names and all(name in known for name in names):
-            raise UsageError("blake3 is not installed here", hint='pip install "reprod[blake3]"') from error
+            raise UsageError("blake3 is not installed here", hint="pip install blake3") from error
         bad = next((name for name in names if name not in known), names)
         raise UsageError(
             f"{bad!r} is no hash algorithm", hint=" ".join(filter(None, [error.hint, f"known: {', '.join(known)}"]))

@@ -261,7 +261,7 @@ def _algorithms(claims: Claims) -> tuple[tuple[str, ...], list[str]]:
     if "blake3" not in extra or find_spec("blake3") is not None:
         return extra, []
     if any(set(claim.hashes) == {"blake3"} for claim in claims.entries.values()):
-        raise IncompleteError("the manifest has blake3 digests only", hint='pip install "reprod[blake3]"')
+        raise IncompleteError("the manifest has blake3 digests only", hint="pip install blake3")
     return tuple(name for name in extra if name != "blake3"), ["blake3 digests were not compared: it is not installed"]
 
 

@@ -80,5 +80,5 @@ def require_mlflow() -> None:
     if importlib.util.find_spec("mlflow") is None:
         raise ConfigError(
             f"MLflow is not installed for {sys.executable}, so nothing can be delivered",
-            hint='pip install "reprod[mlflow]"',
+            hint='pip install "mlflow>=3.11,<4"',
         )

@@ -266,7 +266,7 @@ def test_what_is_missing_is_said_before_anything_begins(tmp_path: Path) -> None:
     done = _demo(tmp_path, before="sys.modules['sklearn'] = None")
     assert (done.returncode, done.stdout) == (78, "")
     assert "needs scikit-learn" in done.stderr
-    assert 'hint: pip install "reprod[mlflow]" scikit-learn' in done.stderr
+    assert 'hint: pip install "mlflow>=3.11,<4" scikit-learn' in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -189,7 +189,7 @@ def test_missing_mlflow_is_a_configuration_error(refused_url: str, monkeypatch: 
     """Without MLflow nothing is started: the error says what to install."""
 
     def missing() -> None:
-        raise ConfigError("MLflow is not installed", hint='pip install "reprod[mlflow]"')
+        raise ConfigError("MLflow is not installed", hint='pip install "mlflow>=3.11,<4"')
 
     monkeypatch.setattr(child_module, "require_mlflow", missing)
     child = MlflowChild(refused_url)

@@ -42,7 +42,7 @@ class SentenceTransformersEmbedder:
         if importlib.util.find_spec("sentence_transformers") is None:
             raise UsageError(
                 "sentence-transformers is not installed here",
-                hint='pip install "reprod[rag]", or pass embedder=HashingEmbedder()',
+                hint="pip install sentence-transformers, or pass embedder=HashingEmbedder()",
             )
         self._model, self._revision, self._device = model, revision, device
         self._loaded: tuple[Any, Identity] | None = None

@@ -85,7 +85,7 @@ def load_duckdb() -> Any:
     try:
         return importlib.import_module("duckdb")
     except ImportError as error:
-        raise UsageError("DuckDB is not installed here", hint='pip install "reprod[rag]"') from error
+        raise UsageError("DuckDB is not installed here", hint="pip install duckdb") from error
 
 
 class Index:
