@@ -18,7 +18,8 @@ from reprod import errors
 from reprod.capture.environment import capture_self
 from reprod.cli import codes, main, run_command
 from reprod.cli.tree import build_parser
-from reprod.config import parse, values
+from reprod.config import keys as config_keys
+from reprod.config import values
 from reprod.core.environment_files import artifacts
 from reprod.core.repository import Git
 from reprod.core.snapshot import BoundDataset, Snapshot
@@ -131,14 +132,16 @@ def test_every_key_with_its_default():
     shown = {f"{row[0]} {row[1]}".replace("`", ""): row[2].strip("`") for row in rows("Configuration")}
     known = {
         f"[{section}] {key}": toml(getattr(SECTIONS[section](), key))
-        for section, keys in parse._SECTIONS.items()
+        for section, keys in config_keys.SECTIONS.items()
         for key in keys
     }
     blank = values.DatasetConfig(name="x", path="/x")
-    known |= {f"[[rule]] {key}": "(needed)" for key in parse._RULE}
-    known |= {f"NAME.toml {key}": "(needed)" if key == "path" else toml(getattr(blank, key)) for key in parse._DATASET}
+    known |= {f"[[rule]] {key}": "(needed)" for key in config_keys.RULE}
+    known |= {
+        f"NAME.toml {key}": "(needed)" if key == "path" else toml(getattr(blank, key)) for key in config_keys.DATASET
+    }
 
-    assert set(SECTIONS) == set(parse._SECTIONS)
+    assert set(SECTIONS) == set(config_keys.SECTIONS)
     assert shown == known
 
 
