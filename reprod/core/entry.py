@@ -1,16 +1,13 @@
-"""The two identities of an entry, which are never mixed.
+"""What an entry is: its kind, and its content, which is one of its two identities that are never mixed.
 
-``Content`` is what is there: kind, size and digest. ``Fingerprint`` is its stat, and only tells whether reading again
-can be skipped; it is compared by inequality, never by ``>``. Times are integer nanoseconds since the epoch.
+The other is its fingerprint (``reprod.fs.read.Stat``), which only tells whether reading again can be skipped. Times are
+integer nanoseconds since the epoch.
 """
 
-import os
 import re
-import stat
 from base64 import b64encode
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
 
 
 class Kind(IntEnum):
@@ -32,28 +29,6 @@ class Problem(IntEnum):
     def word(self) -> str:
         """The word for it in JSON and on screens."""
         return self.name.lower()
-
-
-class Fingerprint(NamedTuple):
-    """Stat identity. Equal: need not be read again. It never means: same content elsewhere."""
-
-    mode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, st: os.stat_result) -> "Fingerprint":
-        """Return the fingerprint in a stat result."""
-        return cls(st.st_mode, st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino)
-
-    @property
-    def kind(self) -> Kind:
-        """The kind of what was stat'ed (directories are not entries and count as special here)."""
-        if stat.S_ISREG(self.mode):
-            return Kind.FILE
-        return Kind.LINK if stat.S_ISLNK(self.mode) else Kind.SPECIAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ WRITE_BACK_NS = 60 * SECOND_NS
 #: What SQLite holds. An mtime can be set beyond it (the year 2262), and some file systems number inodes beyond it.
 LARGEST = (1 << 63) - 1
 
-#: ``(mode, size, mtime_ns, ctime_ns, inode)``: a Fingerprint as a plain tuple, because a walk makes millions of them.
+#: A fingerprint, ``(mode, size, mtime_ns, ctime_ns, inode)``, compared by inequality, never by ``>``. Equal: need not
+#: be read again; it never means the same content elsewhere. A plain tuple, because a walk makes millions of them.
 Stat = tuple[int, int, int, int, int]
 
 #: ``(outcome, stat, sha256, more, errno)``, see ``reprod.fs.hash.Hashed``.

@@ -68,13 +68,13 @@ def digest_record(data: bytes, record: bytes) -> str | None:
     return hashlib.sha256(b"\n".join(lines)).hexdigest()
 
 
-def read_rows(data: bytes) -> Iterator[tuple[str, str, int | None]]:
-    """Yield path, hash (``sha256=...``) and size in bytes of each file that RECORD names in its site directory."""
+def read_rows(data: bytes) -> Iterator[tuple[str, str]]:
+    """Yield path and hash (``sha256=...``) of each file that RECORD names in its site directory."""
     for row in _rows(data):
-        path, checksum, size = (*row, "", "", "")[:3]
+        path, checksum = (*row, "", "")[:2]
         outside = path.startswith("/") or ".." in path.split("/")
         if path and checksum and not outside and not path.endswith(".pyc"):
-            yield path, checksum, int(size) if re.fullmatch(r"[0-9]{1,18}", size) else None
+            yield path, checksum
 
 
 def _drop(lines: list[bytes], prefix: bytes) -> None:
