@@ -18,7 +18,7 @@ from reprod.core.manifest import rfc3339
 from reprod.errors import StateError, UsageError
 
 if TYPE_CHECKING:
-    from reprod.ops.export_source import Source
+    from reprod.ops.export_set import Source
 
 
 def run(args: argparse.Namespace) -> int:

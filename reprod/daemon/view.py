@@ -8,7 +8,8 @@ from anyio import from_thread
 
 from reprod.daemon.dirty import DirtySet, Lease
 from reprod.daemon.watcher import WatchService
-from reprod.fs.watch import Hint, Watcher, watcher_factory
+from reprod.fs.watch import Hint, Watcher
+from reprod.fs.watch_choice import watcher_factory
 from reprod.ops.refresh import Hints
 
 #: How long to wait for a cookie, which takes 0.1 s; without one nobody knows what is still on its way.

@@ -1,6 +1,7 @@
 """Hints of what changed below one root: what every source of them promises, and how it fails.
 
-Owns the protocol; ``watch_inotify`` and ``watch_files`` are the sources. The rules that all of them keep:
+Owns the protocol; ``watch_inotify`` and ``watch_files`` are the sources, ``watch_choice`` takes one of them. The rules
+that all of them keep:
 
 * A hint says "look there", never what happened; whoever consumes it ``lstat``s, and a directory means its whole
   subtree.
@@ -16,7 +17,6 @@ directory): truth comes from walks, never from here.
 
 import errno
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,17 +97,6 @@ class WatcherFactory(Protocol):
     ) -> Watcher:
         """Return the watcher."""
         ...
-
-
-def watcher_factory(backend: str) -> WatcherFactory:
-    """Return what makes watchers for a configured ``backend``: ``auto`` is inotify where there is one."""
-    if backend == "inotify" or (backend == "auto" and sys.platform == "linux"):
-        from reprod.fs.watch_inotify import InotifyWatcher
-
-        return InotifyWatcher
-    from reprod.fs.watch_files import WatchfilesWatcher
-
-    return WatchfilesWatcher
 
 
 def identity_of(root: bytes) -> tuple[int, int]:

@@ -19,7 +19,8 @@ from reprod.core.entry import Entry, Kind
 from reprod.core.manifest import rfc3339
 from reprod.errors import IncompleteError, StateError, UsageError
 from reprod.fs.atomic import write_output
-from reprod.ops.export_source import Progress, Source, Tally, open_source
+from reprod.ops.export_set import Progress, Source, Tally
+from reprod.ops.export_source import open_source
 
 Format = Literal["sha256sums", "json", "bagit", "croissant", "parquet"]
 

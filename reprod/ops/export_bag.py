@@ -25,7 +25,7 @@ from reprod.core.manifest import rfc3339
 from reprod.errors import IncompleteError, StateError, UsageError
 from reprod.fs.root import Root, open_root
 from reprod.ops.export_payload import Placer
-from reprod.ops.export_source import UNKNOWN, Progress, Source, Tally
+from reprod.ops.export_set import UNKNOWN, Progress, Source, Tally
 
 
 @dataclass(slots=True)

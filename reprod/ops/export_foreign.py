@@ -16,7 +16,7 @@ from reprod.core.claims import Claim
 from reprod.core.digest import ALGORITHMS
 from reprod.core.entry import Content, Entry, Kind, display
 from reprod.errors import IncompleteError
-from reprod.ops.export_source import UNKNOWN, Consume, Source, common_algorithms, first_unknown
+from reprod.ops.export_set import UNKNOWN, Consume, Source, common_algorithms, first_unknown
 from reprod.ops.export_stated import Stated, read_stated
 from reprod.ops.manifest_file import is_manifest_file, read_claims
 

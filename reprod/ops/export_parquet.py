@@ -12,7 +12,7 @@ from typing import Any
 from reprod.core.claims import DIGEST_SIZES
 from reprod.core.entry import Entry, Kind, display
 from reprod.errors import UsageError
-from reprod.ops.export_source import UNKNOWN, Source
+from reprod.ops.export_set import UNKNOWN, Source
 
 #: Rows held at once and written as one group: some 60 MB while they are converted, however many there are.
 GROUP = 20_000

@@ -16,7 +16,8 @@ from reprod.daemon import barrier
 from reprod.daemon.dirty import DirtySet
 from reprod.daemon.watcher import WatchService
 from reprod.fs import mounts
-from reprod.fs.watch import Hint, WatchFailure, watcher_factory
+from reprod.fs.watch import Hint, WatchFailure
+from reprod.fs.watch_choice import watcher_factory
 
 
 class Notes:

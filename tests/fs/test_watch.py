@@ -11,7 +11,8 @@ import pytest
 from watch_area import Area, inotify_watches, wait_for_no_native_thread
 
 from reprod.fs import watch_files
-from reprod.fs.watch import Hint, WatchFailure, watcher_factory
+from reprod.fs.watch import Hint, WatchFailure
+from reprod.fs.watch_choice import watcher_factory
 from reprod.fs.watch_files import as_failure
 
 watchfiles_only = pytest.mark.parametrize("backend", ["watchfiles"])
@@ -355,7 +356,8 @@ def test_limits_name_the_sysctl(area: Area, setting: str, value: str, named: str
     script = (
         "import sys\n"
         f"open('/proc/sys/user/max_inotify_{setting}', 'w').write('{value}')\n"
-        "from reprod.fs.watch import WatchFailure, watcher_factory\n"
+        "from reprod.fs.watch import WatchFailure\n"
+        "from reprod.fs.watch_choice import watcher_factory\n"
         "none = lambda *_: None\n"
         "try:\n"
         "    watcher_factory(sys.argv[3])(sys.argv[1].encode(), sys.argv[2].encode(), none, none, none).start()\n"

@@ -15,7 +15,8 @@ import pytest
 from watch_area import Area, inotify_watches
 
 from reprod.fs import inotify, watch_inotify
-from reprod.fs.watch import Hint, max_queued_events, watcher_factory
+from reprod.fs.watch import Hint, max_queued_events
+from reprod.fs.watch_choice import watcher_factory
 
 
 @pytest.fixture
@@ -50,7 +51,8 @@ def test_a_root_that_may_not_be_listed_is_named_as_text(name: bytes, told: str) 
     """What is said of a closed root is a sentence with its path as people read it, and no `b'...'` of the program's."""
     code = (
         "import os, sys\n"
-        "from reprod.fs.watch import WatchFailure, watcher_factory\n"
+        "from reprod.fs.watch import WatchFailure\n"
+        "from reprod.fs.watch_choice import watcher_factory\n"
         "made = watcher_factory('inotify')(os.fsencode(sys.argv[1]), os.fsencode(sys.argv[2]), print, print, print)\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try:\n    made.start()\nexcept WatchFailure as failure:\n    print(failure.message, end='')\n"
@@ -188,7 +190,7 @@ def test_a_limit_reached_later_is_a_failure(area: Area) -> None:
     """Directories made when no watch is left end the watch with the line that raises the limit (in a namespace)."""
     script = (
         "import os, queue, sys\n"
-        "from reprod.fs.watch import watcher_factory\n"
+        "from reprod.fs.watch_choice import watcher_factory\n"
         "open('/proc/sys/user/max_inotify_watches', 'w').write('20')\n"
         "told = queue.Queue()\n"
         "none = lambda *_: None\n"
@@ -212,7 +214,7 @@ def test_mounts_inside_the_tree(area: Area) -> None:
     """What is mounted over a directory is hinted at and watched, and so is what shows up when it is unmounted."""
     script = (
         "import os, queue, subprocess, sys, time\n"
-        "from reprod.fs.watch import watcher_factory\n"
+        "from reprod.fs.watch_choice import watcher_factory\n"
         "root, cookies = (os.fsencode(path) for path in sys.argv[1:])\n"
         "hints = queue.Queue()\n"
         "watcher = watcher_factory('inotify')(root, cookies, hints.put, print, print)\n"

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from reprod.fs.watch import Hint, Watcher, WatchFailure, watcher_factory
+from reprod.fs.watch import Hint, Watcher, WatchFailure
+from reprod.fs.watch_choice import watcher_factory
 
 
 class Recorder:

@@ -22,10 +22,10 @@ from reprod.core import croissant, digest
 from reprod.core.entry import Content, Entry, Kind
 from reprod.errors import DamagedError, DatasetUnavailableError, IncompleteError, NotFoundError, StateError, UsageError
 from reprod.fs.root import open_root
-from reprod.ops import export_foreign, export_source
+from reprod.ops import export_foreign, export_set
 from reprod.ops.export import FORMATS, Request, export
 from reprod.ops.export_payload import Placer
-from reprod.ops.export_source import Source
+from reprod.ops.export_set import Source
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_an_export_that_fails_leaves_the_file_that_was_there(
     place.fill(HOSTILE).seal()
     output = place.base / "out"
     output.write_text("old")
-    monkeypatch.setattr(export_source, "REPORT_EVERY", 5)
+    monkeypatch.setattr(export_set, "REPORT_EVERY", 5)
 
     def fail(_: object) -> None:
         raise KeyboardInterrupt
