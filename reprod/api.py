@@ -5,6 +5,7 @@ itself takes and ``wait_captured`` aside): what goes wrong is one warning line o
 round. Times are seconds.
 """
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -268,9 +269,9 @@ def _told(doubt: ReprodError) -> str:
 
 def _warn(message: str) -> None:
     """Write one line to stderr; not a Python warning, which a strict filter would turn into an exception."""
-    from reprod.core.redact import redact_text
+    from reprod.core.redact_known import redact_known
 
     try:
-        sys.stderr.write(f"reprod: warning: {' '.join(redact_text(message).split())}\n")
+        sys.stderr.write(f"reprod: warning: {' '.join(redact_known(message, os.environ).split())}\n")
     except (OSError, ValueError, AttributeError):
         return

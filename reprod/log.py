@@ -1,10 +1,11 @@
 """The daemon's log: to systemd's journal with fields, to a terminal for people, else one JSON object a line.
 
-All of it goes where standard error goes. Rule: every string of an event, a traceback included, passes ``redact_text``
-before it is written (law 10); no string acts on a terminal, as a file name with an escape sequence would (JSON escapes
-by itself); and no state of standard error or of the journal (closed, full, a reader that went away) may stop or kill
-the daemon: a line that nobody takes is dropped, and the next one that gets through says how many were (``lines_lost``).
-Records of other libraries that use ``logging`` come out the same way. Times are RFC 3339 UTC.
+All of it goes where standard error goes. Rule: every string of an event, a traceback included, passes a ``Redactor``
+that knows the secrets in this process's variables before it is written (law 10); no string acts on a terminal, as a
+file name with an escape sequence would (JSON escapes by itself); and no state of standard error or of the journal
+(closed, full, a reader that went away) may stop or kill the daemon: a line that nobody takes is dropped, and the next
+one that gets through says how many were (``lines_lost``). Records of other libraries that use ``logging`` come out the
+same way. Times are RFC 3339 UTC.
 """
 
 import io
@@ -15,11 +16,13 @@ import re
 import select
 import sys
 import threading
+from collections.abc import Collection
 from typing import Any, TextIO, cast
 
 import structlog
 
-from reprod.core.redact import redact_text
+from reprod.core.redact import Redactor
+from reprod.core.redact_known import secrets_of_variables
 from reprod.journal import Journal, field_name, is_journal
 
 #: How long a line waits for a reader that was there a moment ago; while none is, no line waits.
@@ -37,8 +40,11 @@ _WORD = re.compile(r"\S+")
 _PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
 
-def configure(stream: TextIO | None = None) -> None:
-    """Send all logging of this process to ``stream`` (default: standard error); REPROD_DEBUG=1 adds debug lines."""
+def configure(stream: TextIO | None = None, secrets: Collection[str] = ()) -> None:
+    """Send all logging of this process to ``stream`` (default: standard error); REPROD_DEBUG=1 adds debug lines.
+
+    :param secrets: what else no line may hold, in any form, beside the secrets in this process's variables.
+    """
     target = stream or sys.stderr or io.StringIO()  # there is no stderr where the process was started with it closed
     plain = _Output(target)
     output = _ToJournal(Journal(), plain) if plain.is_journal else plain
@@ -50,7 +56,7 @@ def configure(stream: TextIO | None = None) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             output.confess,
-            _redact,
+            _Redact(Redactor([*secrets_of_variables(os.environ), *secrets])),
             *([_to_fields] if plain.is_journal else _rendering(target)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -238,28 +244,31 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Clean every value, and put first what every line has."""
-    first = [key for key in ("timestamp", "level", "event") if key in event]
-    return {key: _clean(event[key]) for key in dict.fromkeys([*first, *event])}
+class _Redact:
+    """Cleans every value and name of an event, and puts first what every line has."""
 
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
 
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return _clean_text(value)
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, dict):
-        return {str(key): _clean(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_clean(item) for item in value]
-    return _clean_text(str(value))
+    def __call__(self, _logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        first = [key for key in ("timestamp", "level", "event") if key in event]
+        return {key: self._clean(event[key]) for key in dict.fromkeys([*first, *event])}
 
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._text(value)
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, dict):
+            return {self._text(str(key)): self._clean(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [self._clean(item) for item in value]
+        return self._text(str(value))
 
-def _clean_text(text: str) -> str:
-    if len(text) > LONGEST_WORD:
-        text = _WORD.sub(_without_long, text)
-    return redact_text(text)
+    def _text(self, text: str) -> str:
+        if len(text) > LONGEST_WORD:
+            text = _WORD.sub(_without_long, text)
+        return self._redactor.text(text)
 
 
 def _without_long(word: re.Match[str]) -> str:

@@ -54,6 +54,14 @@ def test_the_calls_of_the_seed(data: Path, tmp_path: Path) -> None:
     assert results["content_verified"]
 
 
+def test_metadata_tells_no_secret(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password in an address, a value under a secret name and one that a variable knows are masked, no more."""
+    monkeypatch.setenv("LAB_PASSWORD", "correct horse battery")
+    given = {"db": "postgres://u:hunter2@h/x", "api_key": "zebra9window", "note": ["is correct horse battery", 3, None]}
+    manifest = DataManifestGenerator().generate_manifest(data, metadata=given)
+    assert manifest["metadata"] == {"db": "postgres://h/x", "api_key": "***", "note": ["is ***", 3, None]}
+
+
 def test_the_default_is_sha256_of_everything(data: Path, manifest: dict[str, Any]) -> None:
     """Without arguments everything is in the set, with sha256, and the digest is the dataset's."""
     assert manifest["hash_algorithms"] == ["sha256"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import reprod
 from reprod import errors
-from reprod.daemon.status import EVENTS
+from reprod.daemon.events import EVENTS
 
 PACKAGE = Path(reprod.__file__).parent
 HEAVY = ("mlflow", "asyncio", "anyio", "structlog", "rich", "watchfiles", "psutil", "sqlite3")
@@ -29,7 +29,7 @@ def test_the_log_knows_no_event_outside_its_list():
     logged = {
         name
         for path in (PACKAGE / "daemon").glob("*.py")
-        if path.name != "status.py"
+        if path.name != "events.py"
         for match in pattern.finditer(path.read_text(encoding="utf-8"))
         for name in match.groups()
         if name

@@ -1,6 +1,7 @@
 """The daemon's log: one object a line, fields in the journal or words for a person; without secrets, whatever happens
 to standard error and to the journal."""
 
+import base64
 import io
 import json
 import logging
@@ -13,9 +14,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import structlog
+from leak import find_leaks
 
 from reprod.log import STALL_MS, _Forward, configure, get_logger
 
@@ -57,6 +60,26 @@ def test_json_lines_without_secrets() -> None:
     assert first["timestamp"].endswith("Z")
     assert "Traceback" in second["exception"]
     assert "hunter2" not in stream.getvalue()
+
+
+def test_no_line_holds_a_secret_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a variable says is secret, or whoever configures the log, is in no line: as it is, in a header, quoted, as a
+    key, in a traceback; of any shape, for nothing but the variable tells that these words are a password."""
+    password, credential = "correct horse battery", "tr0ub4dor/three"
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    stream = io.StringIO()
+    configure(stream, [credential])
+    log = get_logger()
+    login = base64.b64encode(f"me:{password}".encode()).decode()
+    log.warning("x", said=f"401 for {password}", header=login, several={password: [credential, quote(password)]})
+    try:
+        raise RuntimeError(f"cannot ask with {credential}")
+    except RuntimeError:
+        logging.getLogger("urllib3").exception("retried with %s", password)
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert find_leaks({"variable": password, "given": credential}, blobs={"log": stream.getvalue()}) == []
+    assert (first["said"], first["several"]) == ("401 for ***", {"***": ["***", "***"]})
+    assert "RuntimeError: cannot ask with ***" in second["exception"]
 
 
 def test_no_value_takes_long() -> None:

@@ -24,9 +24,9 @@ from reprod.core.environment_files import artifacts
 from reprod.core.repository import Git
 from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.daemon import http
+from reprod.daemon.events import EVENTS
 from reprod.daemon.methods import METHODS
 from reprod.daemon.metrics import FAMILIES
-from reprod.daemon.status import EVENTS
 from reprod.ops import payload
 
 PACKAGE = Path(reprod.__file__).parent

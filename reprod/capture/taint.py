@@ -9,13 +9,10 @@ and no library that parses by executing.
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from urllib.parse import unquote
 
 from reprod.capture.bounded import read_bounded
-from reprod.core.redact import is_secret, secrets_in
+from reprod.core.redact_known import secrets_of_text, secrets_of_variables
 from reprod.core.redact_taint import is_taintable
-from reprod.core.redact_url import TOKEN_LENGTH
-from reprod.core.redact_values import is_random
 
 #: Credential files are small; what is longer is read to here.
 FILE_BYTES = 1 << 18
@@ -123,19 +120,15 @@ def read_taint(
     :param texts: more text that may hold addresses or settings with secrets: ``.git/config``, ``.gitmodules``, argv.
     :param root: where the file system begins.
     """
-    found: list[str] = []
-    for name, value in environ.items():
-        if is_secret(name, value):
-            found.append(value)
-        found += _of_text(value)
+    found = list(secrets_of_variables(environ))
     for path in dict.fromkeys(_files(environ, home, prefix, root)):
         text = _text(path)
         if text:
-            found += [*_of_text(text), *_of_lines(text)]
+            found += [*secrets_of_text(text), *_of_lines(text)]
             if path.endswith(_BARE):
                 found.append(text.strip())
     for text in texts:
-        found += _of_text(text)
+        found += secrets_of_text(text)
     return TaintSet(found)
 
 
@@ -180,22 +173,6 @@ def _text(path: str) -> str:
         return read_bounded(os.path.realpath(path), FILE_BYTES).decode("utf-8", "replace")
     except (OSError, ValueError):
         return ""
-
-
-def _of_text(text: str) -> Iterator[str]:
-    """Yield the secrets that the rules of the redaction find in a text, as written and without percent escapes."""
-    for found in secrets_in(text):
-        secret = _of_user(found[:-1]) if found.endswith("@") else found
-        yield secret
-        yield unquote(secret)
-
-
-def _of_user(user: str) -> str:
-    """Return the secret part of ``user:password``: an account is found in paths and reports and must stay there."""
-    name, colon, password = user.rpartition("@")[2].partition(":")
-    if colon and password not in {"", "x-oauth-basic", "x-access-token"}:
-        return password
-    return name if len(name) >= TOKEN_LENGTH or colon or is_random(name) else ""
 
 
 def _of_lines(text: str) -> Iterator[str]:

@@ -15,9 +15,9 @@ from typing import Any
 
 from reprod.cli import codes, render
 from reprod.cli.daemon_ import RELOAD_TIMEOUT_S
+from reprod.cli.dataset_view import state_of
 from reprod.cli.place import Place, locate
 from reprod.cli.screen import Cell, Column, Screen, table
-from reprod.cli.status_view import state_of
 from reprod.config import (
     DEFAULT_EXCLUDE,
     Config,

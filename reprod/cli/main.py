@@ -76,19 +76,22 @@ def _say(message: str, hint: str) -> None:
 
 
 def _bug(error: Exception) -> int:
+    from reprod.capture.taint import read_taint
+    from reprod.core.redact import Redactor
+
     debug = os.environ.get("REPROD_DEBUG", "") not in {"", "0"}
+    # Nobody knows what an exception that nobody expected says: nothing that this process knows to be secret.
+    known = Redactor(read_taint(os.environ, home=os.path.expanduser("~"), prefix=sys.prefix))
     if debug:
         import traceback
 
-        from reprod.core.redact import redact_text
-
-        sys.stderr.write(redact_text("".join(traceback.format_exception(error))))
+        sys.stderr.write(known.text("".join(traceback.format_exception(error))))
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     where = f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""
     hint = "please report it with the traceback" if debug else "REPROD_DEBUG=1 and the same command print the traceback"
-    _say(f"a bug in reprod: {type(error).__name__}: {error}{where}", hint)
+    _say(known.text(f"a bug in reprod: {type(error).__name__}: {error}{where}"), hint)
     return BUG
 
 

@@ -126,5 +126,4 @@ def _show_rest(screen: Screen, found: RunDifferences) -> None:
         screen.field("env", found.environment.verdict + (f": {told}" if told else ""))
         if told:
             screen.field("", f"reprod env diff run:{found.a.run_id} run:{found.b.run_id} lists them")
-    told = f"{len(found.params):,} differ" if found.params else "no difference"
-    screen.field("params", f"{told}, {found.equal_params:,} are equal")
+    screen.field("params", f"{len(found.params):,} different, {found.equal_params:,} the same")

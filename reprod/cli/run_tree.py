@@ -1,8 +1,11 @@
-"""The flags of ``reprod run``; everything from the first word that is no flag of its own on is the command's."""
+"""The commands about the runs of this host: run, runs, retry; for ``reprod.cli.tree``.
+
+Of ``run`` everything from the first word that is no flag of its own on is the command's.
+"""
 
 import argparse
 
-from reprod.cli.commands import Commands
+from reprod.cli.commands import Commands, json_flag
 
 
 def add_run(commands: Commands) -> None:
@@ -27,3 +30,36 @@ def add_run(commands: Commands) -> None:
         "--strict", action="store_true", help="exit 125 instead of starting without a daemon that knows the dataset"
     )
     parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="what is started")
+
+
+def add_runs(commands: Commands) -> None:
+    """Add ``runs`` and ``retry``."""
+    parser = commands.add(
+        "runs",
+        "runs:run",
+        "list the runs that name a dataset here: recorded, waiting or failed, and why",
+        ["reprod runs", "reprod runs --failed", "reprod runs --waiting --json"],
+    )
+    which = parser.add_mutually_exclusive_group()
+    for name, text in (
+        ("waiting", "only those that wait for a walk or for the tracking server"),
+        ("incomplete", "only those that were recorded without a digest"),
+        ("failed", "only those that could not be recorded: a person must act"),
+    ):
+        which.add_argument(f"--{name}", action="store_const", const=name, dest="which", help=text)
+    parser.add_argument("--limit", metavar="N", type=_count, default=50, help="the newest N, at most 1000 (50)")
+    json_flag(parser)
+    parser = commands.add(
+        "retry",
+        "runs:retry",
+        "try a run that failed, waits or is incomplete again now",
+        ["reprod retry run:0a1b2c3d"],
+    )
+    parser.add_argument("run_ref", metavar="run:ID", help="its id, the first characters of that, or its name")
+    json_flag(parser)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not text.isascii() or len(text) > 9 or int(text) > 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1000")
+    return int(text)

@@ -74,14 +74,14 @@ def retry(args: argparse.Namespace) -> int:
 
 _HEADS = [
     Column("RUN"),
-    Column("NAME", drop=3),
-    Column("EXPERIMENT", drop=6),
+    Column("NAME", drop=4),
+    Column("EXPERIMENT", drop=7),
     Column("DATASET", drop=1),
     Column("STATE"),
-    Column("DRIFT", drop=7),
+    Column("DRIFT", drop=3),
     Column("SINCE", drop=2),
-    Column("TRIES", right=True, drop=5),
-    Column("NEXT TRY", drop=4),
+    Column("TRIES", right=True, drop=6),
+    Column("NEXT TRY", drop=5),
 ]
 
 

@@ -95,11 +95,11 @@ def _show(args: argparse.Namespace, answer: dict[str, Any]) -> None:
     if args.json:
         print(render.to_json("status", answer, one_line=args.watch))
         return
-    from reprod.cli import status_view
+    from reprod.cli import dataset_view, status_view
 
     screen = Screen(sys.stdout)
     if args.name is not None:
-        status_view.show_one(screen, args.name, answer)
+        dataset_view.show_one(screen, args.name, answer)
         status_view.show_needs(screen, answer)
     else:
         status_view.show_all(screen, answer)

@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from typing import Any, Protocol
 
-from reprod.cli import codes, render, status_view
+from reprod.cli import codes, dataset_view, render, status_view
 from reprod.cli.live import Live
 from reprod.cli.output import ended_by_signals
 from reprod.cli.screen import Screen
@@ -132,7 +132,7 @@ class _Picture:
             if self._name is None:
                 status_view.show_known(screen, state)
             else:
-                status_view.show_one(screen, self._name, state)
+                dataset_view.show_one(screen, self._name, state)
 
         def foot(screen: Screen) -> None:
             status_view.show_needs(screen, state)
@@ -219,7 +219,7 @@ def _lines(screen: Screen, state: State) -> dict[str, str]:
 
 
 def _dataset_line(screen: Screen, dataset: dict[str, Any]) -> str:
-    mark, _, word = status_view.state_of(dataset)
+    mark, _, word = dataset_view.state_of(dataset)
     parts = [render.safe(dataset.get("name")), f"{screen.mark(mark)} {word}"]
     if dataset.get("version") is not None:
         files = dataset.get("files")

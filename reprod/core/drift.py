@@ -32,7 +32,8 @@ class DriftedPath:
 class DatasetDrift:
     """The drift of one dataset of a run; ``counts`` holds how many paths of each `What`, ``paths`` the first of them.
 
-    ``reason`` says for a person why it is that. ``from_version`` is what the run is bound to.
+    ``reason`` says for a person why it is that, without a name of the data; ``place`` is the directory that it speaks
+    of, as displayed. ``from_version`` is what the run is bound to.
     """
 
     name: str
@@ -42,6 +43,12 @@ class DatasetDrift:
     to_version: int | None = None
     counts: dict[str, int] = field(default_factory=dict)
     paths: tuple[DriftedPath, ...] = ()
+    place: str | None = None
+
+    @property
+    def why(self) -> str:
+        """The reason with the directory that it speaks of."""
+        return self.reason if self.place is None else f"{self.reason} ({self.place})"
 
 
 @dataclass(frozen=True, slots=True)

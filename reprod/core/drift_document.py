@@ -36,7 +36,7 @@ def _dataset(of: DatasetDrift) -> dict[str, Any]:
     return {
         "name": of.name,
         "verdict": of.verdict,
-        "reason": of.reason,
+        "reason": of.why,
         "from_version": of.from_version,
         "to_version": of.to_version,
         "counts": {what: of.counts[what] for what in get_args(What) if of.counts.get(what)},

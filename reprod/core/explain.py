@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from reprod.core.environment_diff import Difference
+from reprod.core.run import ENDED
 from reprod.core.run_differences import DatasetDifference, Pair, RunDifferences
 from reprod.core.run_record import RunRecord
 
@@ -134,7 +135,8 @@ def _missing(run: RunRecord) -> Iterator[str]:
         if each.digest is None:
             yield f"{each.name} has no digest" + (f": {each.error}" if each.error else "")
     if run.datasets and run.drift is None and "reprod.drift" not in run.tags:
-        yield "whether the data changed while it ran"
+        when = "within minutes" if run.status in ENDED else "after its end"
+        yield f"whether the data changed while it ran: the daemon writes that {when}"
     if run.environment is None:
         yield "its environment" + (f": {run.environment_unknown}" if run.environment_unknown else "")
         return

@@ -80,6 +80,19 @@ class Advertised:
         return not (same and ours is not None and ours.root is not None and ours.root == theirs.root)
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A run's names: those that are recorded here, ``{name: why not}`` of the contested ones, and all others.
+
+    ``rivals``: another host may record the run too, and write to it at the same time.
+    """
+
+    ours: tuple[str, ...]
+    contested: dict[str, str]
+    unknown: tuple[str, ...]
+    rivals: bool
+
+
 def verdict(
     named: str,
     context: ProcessContext | None,
@@ -196,16 +209,3 @@ def _offer(text: str) -> Offer | None:
         version=version if type(version) is int else None,
         files=files if type(files) is int else None,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A run's names: those that are recorded here, ``{name: why not}`` of the contested ones, and all others.
-
-    ``rivals``: another host may record the run too, and write to it at the same time.
-    """
-
-    ours: tuple[str, ...]
-    contested: dict[str, str]
-    unknown: tuple[str, ...]
-    rivals: bool

@@ -102,14 +102,19 @@ def _before_at(text: str, at: int) -> Span | None:
     window = text[max(0, at - REACH) : at]
     start = at - len(window) + 1 + max([window.rfind(stop) for stop in _USER_STOPS] + [_last_blank(window)])
     user, colon, password = text[start:at].partition(":")
-    if start > 0 and text[start - 1] == "/":
-        return None  # of a path or a URL
+    if start > 0 and text[start - 1] == "/" and not _is_address(text[max(0, start - 7) : start]):
+        return None  # of a path
     if colon and user and password and user != "mailto":
         plain = is_number(password) or (not is_scp and (is_wordy(password) or len(password) < 6))
         return None if plain else (start, at + 1, "")
     if not colon and len(user) >= TOKEN_LENGTH and (is_scp or is_random(user)) and re.fullmatch(r"[\w.-]+", user):
         return start, at + 1, ""
     return None
+
+
+def _is_address(head: str) -> bool:
+    """Return whether what stands before a user is the beginning of an address, also of one that is misspelt."""
+    return head.endswith(("//", "http:/", "https:/"))
 
 
 def _last_blank(window: str) -> int:

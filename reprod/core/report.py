@@ -56,7 +56,12 @@ _DETAILS = (
 #: Beside the absence of any: were a name ever to become markup, a browser would neither run nor fetch anything.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
-_STATES: dict[str, Mark] = {"captured": "good", "incomplete": "warn", "failed": "bad"}
+#: What ``reprod.state`` means.
+_STATES: dict[str, tuple[Mark, str]] = {
+    "captured": ("good", "all that the run named was whole and is proven"),
+    "incomplete": ("warn", "not all that the run named could be read or proven"),
+    "failed": ("bad", "reprod cannot go on until a person acts"),
+}
 
 #: Datasets that get commands of their own.
 _COMMANDS = 4
@@ -115,7 +120,8 @@ def _document(run: RunRecord, profiles: Mapping[str, DataProfile | str], since: 
 
 
 def _header(run: RunRecord) -> Html:
-    state = run.state or "not recorded yet"
+    state = run.state or "not yet"
+    mark, meaning = _STATES.get(state, ("quiet", ""))
     rows: list[tuple[object, object]] = [("Run", code(run.run_id))]
     if run.experiment:
         rows.append(("Experiment", named(run.experiment)))
@@ -123,9 +129,9 @@ def _header(run: RunRecord) -> Html:
     if run.end_ns is not None:
         times += [text(" to "), moment(run.end_ns)]
     rows.append(("Ran", join([*times, f", {shortened(run.status.lower(), 20)}"])))
-    pill = tag("span", prose(state, 40), class_=f"pill {_STATES.get(state, 'quiet')}")
+    rows.append(("Recorded", join([tag("span", prose(state, 40), class_=f"pill {mark}"), f" {meaning}"])))
     heading = tag("h1", named(run.name or run.run_id))
-    return tag("header", tag("p", "What this run was trained on ", pill, class_="kind"), heading, facts(rows))
+    return tag("header", tag("p", "What this run was trained on", class_="kind"), heading, facts(rows))
 
 
 def _tiles(run: RunRecord, since: Since | None, *, ended: bool) -> Html:
@@ -159,9 +165,9 @@ def _trouble(run: RunRecord) -> Html:
 
 def _commands(run: RunRecord, since: Since | None) -> Html:
     before = next((each.run.run_id for each in since.datasets if each.run is not None), None) if since else None
-    lead = tag("p", "Nothing here has to be believed. On a machine that has the data:")
+    lead = "Nothing here has to be believed. On a machine that has the data, with MLFLOW_TRACKING_URI as for this run:"
     lines = join(join([line, Html("\n")]) for line in _lines(run, before))
-    return tag("section", tag("h2", "Check it yourself"), lead, tag("pre", lines))
+    return tag("section", tag("h2", "Check it yourself"), tag("p", lead), tag("pre", lines))
 
 
 def _plain(word: str) -> str:

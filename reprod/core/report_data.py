@@ -54,7 +54,7 @@ def data_section(run: RunRecord, profiles: Mapping[str, DataProfile | str], deta
         parts.append(tag("p", f"and {len(run.datasets) - detail.datasets:,} more datasets: reprod show lists them"))
     if not run.datasets:
         parts.append(tag("p", "No dataset is recorded for this run."))
-    return tag("section", tag("h2", "Data"), *parts, _children(run.children, detail))
+    return tag("section", tag("h2", "Data at the start"), *parts, _children(run.children, detail))
 
 
 def _children(children: Mapping[str, int], detail: Detail) -> Html:
@@ -86,27 +86,33 @@ def _dataset_facts(dataset: UsedDataset) -> Html:
     rows: list[tuple[object, object]] = []
     if dataset.digest is not None:
         rows.append(("Digest", code(dataset.digest)))
+    if dataset.version is not None:
+        since = [", sealed ", moment(dataset.sealed_ns)] if dataset.sealed_ns is not None else []
+        rows.append(("Version", join([f"@{dataset.version}", *since])))
     if dataset.files is not None:
         held = plural(dataset.files, "file")
         rows.append(("Holds", held if dataset.bytes is None else f"{held}, {size(dataset.bytes)}"))
     if dataset.root is not None:
         rows.append(("Path", code(dataset.root)))
-    if dataset.sealed_ns is not None:
-        rows.append(("Recorded", moment(dataset.sealed_ns)))
-    chosen = " · ".join(_chosen(dataset.selection or {}))
-    if chosen:
-        rows.append(("Selection", code(chosen, 300)))
+    if dataset.selection is not None:
+        chosen = " · ".join(_chosen(dataset.selection))
+        rows.append(("Selection", code(chosen, 300) if chosen else "everything below the path"))
     for version, digest in dataset.candidates[:_CANDIDATES]:
-        rows.append(("Candidate", f"@{version}, {short(digest) if digest else 'incomplete'}"))
+        rows.append(("May have been", f"@{version}, {short(digest) if digest else 'incomplete'}"))
     return facts(rows) if rows else NOTHING
 
 
+#: How the parts of a selection are called on a page, in this order; others come after these.
+_CHOSEN_BY = {"include": "include", "exclude": "exclude", "ignore_file": ".reprodignore", "symlinks": "symlinks"}
+
+
 def _chosen(selection: Mapping[str, object]) -> Iterable[str]:
-    for key, value in selection.items():
-        if isinstance(value, list | tuple) and value:
-            yield f"{key}: {' '.join(map(str, value))}"
-        elif isinstance(value, str) and (key, value) != ("symlinks", "record"):  # what is so by default says nothing
-            yield f"{key}: {value}"
+    for key in [*_CHOSEN_BY, *(each for each in selection if each not in _CHOSEN_BY)]:
+        value = selection.get(key)
+        words = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        by_default = (key, words) == ("symlinks", "record")
+        if isinstance(words, str) and words and not by_default and not key.endswith("_b64"):  # those repeat a text
+            yield f"{_CHOSEN_BY.get(key, key)}: {words}"
 
 
 def _profile(profile: DataProfile | str | None, detail: Detail, *, pictured: bool) -> Html:
@@ -183,7 +189,7 @@ def drift_section(drift: Drift | None, *, ended: bool) -> Html:
     parts = (
         [callout(said)] + [_drifted(each, alone=len(drift.datasets) == 1) for each in drift.datasets] if drift else []
     )
-    return tag("section", tag("h2", "Data while the run was going"), *(parts or [callout(said)]))
+    return tag("section", tag("h2", "Data during the run"), *(parts or [callout(said)]))
 
 
 def _key(what: str) -> Html:
@@ -192,7 +198,8 @@ def _key(what: str) -> Html:
 
 def _drifted(each: DatasetDrift, *, alone: bool) -> Html:
     counts = ", ".join(f"{count:,} {what}" for what, count in each.counts.items() if count)
-    told = "; ".join(part for part in (each.reason.rstrip("."), counts) if part)
+    counted = counts if each.verdict == "changed" else ""  # what the reason then says, and more exactly
+    told = counted or "; ".join(part for part in (each.why.rstrip("."), counts) if part)
     said = tag("p", prose(sentence(told))) if told else NOTHING
     parts = [NOTHING if alone else tag("h3", named(each.name)), said]
     if each.paths:

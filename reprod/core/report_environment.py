@@ -37,6 +37,9 @@ _REBUILD: dict[str, tuple[Mark, str]] = {
     "no": ("bad", "cannot be built again"),
 }
 
+#: How an environment was taken, where the record's own word says little.
+_HOW = {"handover": "told by the process itself", "registry": "from what the daemon has stored"}
+
 #: Reasons and unknown sections that a page shows.
 _REASONS = 6
 
@@ -73,7 +76,8 @@ def _known(record: Record) -> Html:
         reasons.append(tag("li", f"and {len(verdict.reasons) - _REASONS:,} more in system_info.json"))
     listed = tag("details", tag("summary", "Why not wholly"), tag("ul", *reasons)) if reasons else NOTHING
     again = join([tag("span", verdict.verdict, class_=f"pill {mark}"), f" {words}", listed])
-    taken = join([moment(record.execution.taken_ns), " (", prose(record.execution.subject.how, 120), ")"])
+    how = record.execution.subject.how
+    taken = join([moment(record.execution.taken_ns), ", ", prose(_HOW.get(how, how), 120)])
     return facts([*_cells(rows), ("Rebuild", again), ("Taken", taken), ("Digest", code(PREFIX + env.digest()))])
 
 
@@ -112,7 +116,7 @@ def _compared(since: EnvironmentSince | None, detail: Detail) -> Html:
     parts = [callout(said_of_class(found.verdict), who, _counts(found))]
     if told:
         rows = [_difference(each) for each in _listed(told)[: detail.differences]]
-        parts.append(table(("", "What", "Before", "Now", "Why it is said"), rows, "rows"))
+        parts.append(table(("", "What", "Before", "Now", "Why"), rows, "rows"))
         if len(told) > len(rows):
             parts.append(tag("p", f"and {len(told) - len(rows):,} more: reprod env diff lists them", class_="dim"))
         parts.append(tag("p", _LEGEND, class_="dim"))
@@ -161,9 +165,9 @@ def _state(git: Git) -> Html:
     if not git.dirty:
         return tag("p", tag("span", "clean", class_="pill good"), " The code is that of the commit.")
     kept = any(each.name.startswith("git_diff") for each in git.files)
-    where = "they are in environment/git_diff.txt." if kept else "they are not kept."
+    where = "the changes are in environment/git_diff.txt." if kept else "the changes are not kept."
     return tag(
-        "p", tag("span", "uncommitted changes", class_="pill warn"), f" The commit alone is not what ran; {where}"
+        "p", tag("span", "uncommitted changes", class_="pill warn"), f" The commit alone is not what ran: {where}"
     )
 
 

@@ -103,6 +103,7 @@ dt{font-size:13px}
 .rows,.rows tbody,.rows tr,.rows td{display:block;width:100%}
 .rows tr{padding:8px 0;border-top:1px solid var(--line)}
 .rows tbody tr+tr>*{border:0}
+.rows td:empty{display:none}
 .rows td,.files td:last-child{padding:1px 0;text-align:left;white-space:normal;width:100%}
 .rows td[data-of]:not([data-of=""])::before{content:attr(data-of) " ";color:var(--dim);font-size:13px}
 .picture.narrow th{width:38%}

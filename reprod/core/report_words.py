@@ -69,8 +69,8 @@ _DRIFT: dict[DriftVerdict, Said] = {
     "changed": Said(
         "bad",
         "Changed meanwhile",
-        "Files were changed or removed while the run was going. What it read after that moment is not what is recorded "
-        "above.",
+        "Files were changed, removed or touched while the run was going. What it read of them from then on may not be "
+        "what is recorded above.",
     ),
     "unknown": Said("warn", "Not known", "Whether the data held still during the run cannot be told."),
 }

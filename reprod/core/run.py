@@ -32,7 +32,8 @@ class PendingRun:
     """A run for which somebody named datasets, and which has no ``reprod.state`` for them yet.
 
     ``dataset`` is what was named, by whom ``source`` says: on the run itself, on its experiment, or in a rule of the
-    daemon's configuration. ``parent`` is the run that it is nested in.
+    daemon's configuration. ``parent`` is the run that it is nested in, ``experiment`` the name of its experiment, ""
+    where that was not looked up.
     """
 
     run_id: str
@@ -46,6 +47,7 @@ class PendingRun:
     note: str | None = None  # what a daemon said on it, see `reprod.note`
     source: Source = "run"
     parent: str | None = None
+    experiment: str = ""
 
 
 @dataclass(frozen=True, slots=True)

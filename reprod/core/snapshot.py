@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from reprod.core.binding import Assurance, Bound
 from reprod.core.execution import Execution
+from reprod.core.redact_paths import Curtain, Reserved
 from reprod.core.run import RunState, Source, split_name
 
 #: How much of a dataset goes to a run: names of files too, totals only, or its digest alone.
@@ -76,11 +77,18 @@ class Snapshot:
         return "captured" if fine else "incomplete"
 
     @property
+    def reserved(self) -> tuple[Reserved, ...]:
+        """The datasets whose names, or even whose roots, the run is not told."""
+        hidden = (each for each in self.datasets if each.publish != "full")
+        return tuple(Reserved(each.name, (each.root,), whole=each.publish == "digest") for each in hidden)
+
+    @property
     def errors(self) -> list[str]:
-        """What is wrong, one sentence a dataset."""
+        """What is wrong, one sentence a dataset, without a path that is not told."""
+        told = Curtain(self.reserved).text
         cure = "reprod dataset add {0} PATH registers it"
         unknown = [f"{n}: no such dataset on {self.host} ({cure.format(split_name(n)[0])})" for n in self.unknown_names]
-        return [f"{d.named}: {d.error}" for d in self.datasets if d.error] + list(self.contested) + unknown
+        return [f"{d.named}: {told(d.error)}" for d in self.datasets if d.error] + list(self.contested) + unknown
 
     @property
     def assurance(self) -> Assurance | None:

@@ -7,7 +7,7 @@ the loop's clock.
 """
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import anyio
@@ -127,13 +127,25 @@ class Advertiser:
             if error.kind in {"unreachable", "stopped", "crashed"}:
                 return
         else:
-            self.others = present(newest([row.tags for row in rows]), self.host.id, time.time_ns())
+            hosts = newest([row.tags for row in rows])
+            self.others = present(hosts, self.host.id, time.time_ns())
+            self._tell_again_unless(hosts)
         self._read_s, self.knows = now_s, True
+
+    def _tell_again_unless(self, hosts: Iterable[Advertised]) -> None:
+        """Forget that we told, unless it stands there: somebody deleted the run, or the server is that of a backup."""
+        ours = next((each.offers for each in hosts if each.host.id == self.host.id), None)
+        if self._told is not None and (ours is None or _scopes(ours) != _scopes(self._told.offers)):
+            self._told = None
 
     def _fail(self, error: SinkError) -> None:
         if error.message != self._failed:
             self._failed = error.message
             self._daemon.log.warning("hosts.failed", error=error.message, kind=error.kind)
+
+
+def _scopes(offers: Mapping[str, Offer]) -> dict[str, Scope]:
+    return {name: offer.scope for name, offer in offers.items()}
 
 
 def _deciding(said: Advertised) -> dict[str, tuple[Scope, str | None]]:

@@ -1,8 +1,8 @@
 """The daemon: one task group that holds everything, started in order and ended within two seconds.
 
 Start: lock, registry, tracking, control socket, datasets (each arms its watch before its first walk), loops, READY.
-A dataset that crashes is started again by itself; an exception anywhere else ends the process, and systemd starts it
-again (law 7). Nothing here is clever: every piece is a class with a ``run``.
+A dataset that crashes is started again by itself (`daemon.at_work`); an exception anywhere else ends the process, and
+systemd starts it again (law 7). Nothing here is clever: every piece is a class with a ``run``.
 """
 
 import asyncio
@@ -24,11 +24,12 @@ from anyio.abc import TaskGroup
 
 from reprod import log as logs
 from reprod.capture.process.identity import boot_id
-from reprod.config import Config, DatasetConfig, load
+from reprod.config import Config, load
 from reprod.core.run import Payload
 from reprod.daemon import systemd
 from reprod.daemon.advertise import Advertiser
 from reprod.daemon.answering import Answering
+from reprod.daemon.at_work import AtWork
 from reprod.daemon.clock_watch import ClockWatch
 from reprod.daemon.control import Control
 from reprod.daemon.counters import Counters
@@ -50,15 +51,13 @@ from reprod.daemon.trigger import Trigger
 from reprod.daemon.unexpected import bug
 from reprod.daemon.unhandled import say_unhandled
 from reprod.daemon.upgrade import Upgrade, bringing_up_to_date
-from reprod.daemon.work import DatasetWork
 from reprod.errors import NotFoundError, ReprodError, StateError, TrackingError
 from reprod.fs.pace import Limits
 from reprod.ops import hosts
 from reprod.ops.handovers import take_in
 from reprod.sinks.protocol import SinkError
-from reprod.store import files, outbox, registry, rehome
+from reprod.store import files, outbox, registry
 
-CRASH_WAIT_S = 5.0
 STUCK_WAIT_S = 5.0  # while the state directory cannot be written
 
 
@@ -132,7 +131,8 @@ class Daemon:
         self.pid = os.getpid()
         self.started_ns = time.time_ns()
         self.limits = Limits(config.scan.read_mb_per_second, config.scan.stats_per_second)
-        self.works: dict[str, DatasetWork] = {}
+        self.at_work = AtWork(self)
+        self.works = self.at_work.works
         self._stuck: StateError | None = None
         self._stuck_until_s = 0.0
         host = hosts.identify(config.state_dir, opened.db)
@@ -153,8 +153,6 @@ class Daemon:
         self.listener = TcpDoor(self)
         self.following = Following(self)
         self.reloads = Reloads(self)
-        self._scopes: dict[str, anyio.CancelScope] = {}
-        self._ended: dict[str, anyio.Event] = {}
         self._group: TaskGroup | None = None
 
     async def main(self) -> None:
@@ -166,11 +164,9 @@ class Daemon:
             self._group = group
             asyncio.get_running_loop().set_exception_handler(say_unhandled)
             self._obey(STOP, self._stop)
-            await self.settle_names()
             with suppress(StateError):  # then they wait for the first run that asks for one
                 await to_thread.run_sync(take_in, self.records)
-            for dataset in self.config.datasets:
-                await self.add(dataset)
+            await self.at_work.begin(group)
             # From now on somebody may ask; the tracking server, if it is ours, takes seconds to start.
             await group.start(Control(self).run, name="control")
             await group.start(self.tracking.run, name="tracking")
@@ -201,64 +197,6 @@ class Daemon:
             self._obey(RELOAD, self.reloads.ask)
         self.log.info("daemon.stopped", uptime_s=round((time.time_ns() - self.started_ns) / 1e9, 1))
 
-    # --- datasets ----------------------------------------------------------------------------------------------------
-
-    async def add(self, dataset: DatasetConfig) -> None:
-        """Take a dataset in: watch it, walk it, keep it up to date."""
-        counts = self.counters.of(dataset.name)
-        work = DatasetWork(dataset, self.config, self.limits, self.records, self.log, self._note_whole, counts)
-        self.works[dataset.name] = work
-        scope = self._scopes[dataset.name] = anyio.CancelScope()
-        self._ended[dataset.name] = anyio.Event()
-        if self._group is not None:
-            await self._group.start(partial(self._keep_working, work, scope), name=f"dataset {dataset.name}")
-        self.log.info("dataset.added", dataset=dataset.name, path=dataset.path, watch=work.watch.mode)
-
-    async def settle_names(self) -> None:
-        """Carry out what `dataset move` and `dataset rename` have left to do, while none of these is at work."""
-        roots = {d.name: os.fsencode(d.path) for d in self.config.datasets}
-        with suppress(StateError):  # then it is done when the dataset's file is opened
-            await to_thread.run_sync(rehome.settle, self.config.state_dir, self.records, roots)
-
-    async def remove(self, name: str) -> None:
-        """Let a dataset go; its history stays. Returns when its work has ended, so that its file can be opened anew."""
-        self._scopes.pop(name).cancel()
-        work = self.works.pop(name)
-        await self._ended.pop(name).wait()
-        work.answer_all(ReprodError(f"{name} was removed", hint="reprod dataset list"))
-        now = time.time_ns()
-        try:
-            await to_thread.run_sync(lambda: self.records.write(lambda c: registry.remove(c, name, now)))
-        except StateError as error:  # only `status` without a daemon reads it; the rest of a reload must go on
-            self.be_stuck(error)
-        self.log.info("dataset.removed", dataset=name)
-
-    async def _keep_working(
-        self, work: DatasetWork, scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]
-    ) -> None:
-        """Run a dataset's work; should it crash, start it again and leave the others alone (law 7)."""
-        ended = self._ended[work.dataset.name]
-        task_status.started()
-        try:
-            with scope:
-                while True:
-                    try:
-                        await work.run()
-                    except* Exception as crash:  # noqa: BLE001 - the border of one dataset
-                        self.log.error("dataset.crashed", dataset=work.dataset.name, error=repr(crash.exceptions[0]))
-                        work.crash(crash.exceptions[0])
-                    await anyio.sleep(CRASH_WAIT_S)
-        finally:
-            ended.set()
-
-    async def _note_whole(self) -> None:
-        """A dataset has a complete version again: runs that were recorded as incomplete may be provable now."""
-        try:
-            await to_thread.run_sync(self.records.write, outbox.hurry_incomplete)
-        except StateError as error:  # they are looked at again on a timer too
-            self.be_stuck(error)
-        self.trigger.ring()
-
     def say_disabled(self) -> None:
         """Log the datasets whose files are wrong."""
         for bad in self.config.misconfigured:
@@ -267,12 +205,12 @@ class Daemon:
     # --- runs --------------------------------------------------------------------------------------------------------
 
     def postpone(self, row: outbox.Delivery, error: ReprodError) -> None:
-        """Put a row back with back-off. Blocking; call from a thread."""
+        """Put a row back with back-off, and say why if that is news. Blocking; call from a thread."""
         self.records.write(lambda c: outbox.postpone(c, row.id, error.message, time.time_ns()))
         self.counters.postpone()
-        self.log.warning(
-            "delivery.postponed", run_id=row.run_id, error=error.message, detail=getattr(error, "detail", "") or None
-        )
+        if error.message != row.error:  # the row, and with it `status`, keeps how often, and when again
+            detail = getattr(error, "detail", "") or None
+            self.log.warning("delivery.postponed", run_id=row.run_id, error=error.message, detail=detail)
 
     def be_stuck(self, error: StateError) -> float:
         """Note that the registry cannot be written (no space, read-only); return how long to wait with the next try."""

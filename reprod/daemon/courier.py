@@ -1,11 +1,12 @@
 """Deliver what is owed: one row after the other through the MLflow child, with back-off, for ever.
 
 A server that is down or hung costs nothing but waiting: rows stay in the outbox, the child is killed at its time-out,
-and nothing else in the daemon notices. What waits for the end of a run is written by ``reprod.daemon.endings``.
+and nothing else in the daemon notices. A run that fails by itself waits by itself (``reprod.daemon.doubt``). What waits
+for the end of a run is written by ``reprod.daemon.endings``.
 """
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import msgspec
@@ -15,10 +16,11 @@ from anyio.abc import TaskGroup
 from reprod.core.described import described
 from reprod.core.run import Payload
 from reprod.core.snapshot import Snapshot
+from reprod.daemon.doubt import Doubt
 from reprod.daemon.endings import Endings
 from reprod.errors import DamagedError, NotFoundError, ReprodError, StateError
-from reprod.ops.deliver import deliver
-from reprod.sinks.protocol import RETRIED, SinkError
+from reprod.ops.deliver import Delivered, deliver
+from reprod.sinks.protocol import RETRIED, Kind, SinkError
 from reprod.store import files, outbox
 from reprod.store.connection import Database
 
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
 
 IDLE_S = 30.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # after an unreachable server: one row tries it, not each of the outbox
+
+#: What the end of a try says of the server: it answered, or it did not, or nothing (the fault is on this side).
+Word = Literal["answered", "silent", "nothing"]
+_WORDS: dict[Kind, Word] = {"unreachable": "silent", "stopped": "silent", "crashed": "nothing", "bug": "nothing"}
 
 
 class Courier:
@@ -36,16 +41,16 @@ class Courier:
         self._daemon = daemon
         self._bell = anyio.Event()
         self._endings = Endings(daemon)
-        self._paused_until_s = 0.0
-        self._pause_s = FIRST_PAUSE_S
+        self._doubt = Doubt()
+        self.denied: set[str] = set()  # runs that the tracking server does not let reprod's user write to
 
     def ring(self) -> None:
         """Something became due."""
         self._bell.set()
 
     def resume(self) -> None:
-        """The server answers again."""
-        self._paused_until_s, self._pause_s = 0.0, FIRST_PAUSE_S
+        """The server answers again, or somebody asks for a try now."""
+        self._doubt.clear()
         self._bell.set()
 
     async def run(self) -> None:
@@ -74,51 +79,63 @@ class Courier:
         key, now = self._daemon.tracking.key, anyio.current_time()
         due = await to_thread.run_sync(lambda: self._daemon.records.read(lambda c: outbox.next_due_ns(c, key)))
         left = (due - time.time_ns()) / 1e9 if due is not None else IDLE_S
-        return max(0.05, min(max(left, self._paused_until_s - now), IDLE_S, self._endings.next_s - now))
+        return max(0.05, min(max(left, self._doubt.left_s(now)), IDLE_S, self._endings.next_s - now))
 
     async def _deliver_due(self) -> None:
-        while anyio.current_time() >= self._paused_until_s:
-            rows = await to_thread.run_sync(self._due)
-            for row in rows:
-                if not await self._deliver(row):
-                    self._paused_until_s = anyio.current_time() + self._pause_s
-                    self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-                    return
-                self._pause_s = FIRST_PAUSE_S
-            if not rows:
+        """Deliver until nothing is due any more, or the server seems to be in trouble."""
+        while self._doubt.left_s(anyio.current_time()) <= 0:
+            row = await to_thread.run_sync(self._next)
+            if row is None:
                 return
+            word = await self._deliver(row)
+            if word == "answered":
+                self._doubt.succeed(row.id)
+            elif word == "silent":
+                self._doubt.fail(row.id, anyio.current_time())
 
-    def _due(self) -> list[outbox.Delivery]:
-        key, now = self._daemon.tracking.key, time.time_ns()
-        return self._daemon.records.read(lambda c: outbox.due(c, key, "waiting", now))
+    def _next(self) -> outbox.Delivery | None:
+        key, now, doubted = self._daemon.tracking.key, time.time_ns(), self._doubt.failed_last
+        return self._daemon.records.read(lambda c: outbox.next_due(c, key, now, doubted))
 
-    async def _deliver(self, row: outbox.Delivery) -> bool:
-        """Deliver one row; False when the server does not answer, so that the rest need not try."""
+    async def _deliver(self, row: outbox.Delivery) -> Word:
+        """Deliver one row; return what that says of the server."""
         daemon = self._daemon
+        self.denied.discard(row.run_id)
         try:
             done = await to_thread.run_sync(self._write, row, abandon_on_cancel=True)
         except SinkError as error:
             await to_thread.run_sync(self._take_error, row, error)
-            return error.kind not in {"unreachable", "stopped"}
+            return _WORDS.get(error.kind, "answered")
         except (NotFoundError, DamagedError) as error:
             daemon.log.error("delivery.version_lost", run_id=row.run_id, error=error.message)
             await to_thread.run_sync(lambda: daemon.records.write(lambda c: outbox.republish(c, row.id)))
             daemon.trigger.ring()
-            return True
+            return "nothing"
         except ReprodError as error:
             await to_thread.run_sync(daemon.postpone, row, error)
-            return True
+            return "nothing"
         except Exception as unexpected:  # noqa: BLE001 - one run that cannot be written must not end the daemon
             await to_thread.run_sync(daemon.postpone, row, daemon.bug(unexpected))
-            return True
-        state, ended, renamed = done
-        if ended:
-            self._endings.next_s = 0.0  # its drift is still owed
-        daemon.counters.deliver(state)
-        daemon.log.info("run.captured", run_id=row.run_id, state=state, params_written=ended, renamed=renamed or None)
-        return True
+            return "nothing"
+        if done is not None:
+            self._tell(row, done)
+        return "answered"
 
-    def _write(self, row: outbox.Delivery) -> tuple[str, bool, tuple[str, ...]]:
+    def _tell(self, row: outbox.Delivery, done: Delivered) -> None:
+        """Count and log a delivery; what is still owed at the run's end is looked after now if it has ended."""
+        if done.ended:
+            self._endings.next_s = 0.0
+        self._daemon.counters.deliver(done.state)
+        self._daemon.log.info(
+            "run.captured",
+            run_id=row.run_id,
+            state=done.state,
+            params_written=done.ended,
+            renamed=done.renamed or None,
+            left_out=done.left_out or None,
+        )
+
+    def _write(self, row: outbox.Delivery) -> Delivered | None:
         daemon = self._daemon
         result = deliver(
             daemon.records,
@@ -129,6 +146,9 @@ class Courier:
             max_inline_files=daemon.config.mlflow.max_inline_files,
             git_diff=daemon.config.upload.git_diff,
         )
+        if result is None:
+            self._withdraw(row)
+            return None
         snapshot = msgspec.json.decode(row.snapshot or b"", type=described(Snapshot))
         now = time.time_ns()
 
@@ -138,7 +158,7 @@ class Courier:
                 outbox.look_again(c, row.id, now + 30_000_000_000)
 
         daemon.records.write(settle)
-        return result.state, result.ended, result.renamed
+        return result
 
     def open_dataset(self, name: str, seq: int, at_ns: int) -> Database:
         """Open the file that holds a version, for reading; who asks closes it."""
@@ -149,6 +169,8 @@ class Courier:
         if error.kind == "gone":
             self._forget(row)
             return
+        if error.kind == "denied":
+            self.denied.add(row.run_id)
         if error.kind in RETRIED:
             daemon.postpone(row, error)
             return
@@ -178,3 +200,9 @@ class Courier:
         now = time.time_ns()
         self._daemon.records.write(lambda c: outbox.gone(c, row.id, now))
         self._daemon.log.info("run.deleted", run_id=row.run_id)
+
+    def _withdraw(self, row: outbox.Delivery) -> None:
+        """Nothing is owed any more: should the run name it again, it is noticed anew."""
+        self._daemon.records.write(lambda c: outbox.withdraw(c, row.id))
+        why = f"it does not name {row.recorded} any more"
+        self._daemon.log.info("run.withdrawn", run_id=row.run_id, why=why)

@@ -1,17 +1,18 @@
-"""Notice that runs ended, were resumed, or lost their process; judge their drift, and write what waits for the end.
+"""Notice that runs ended, were resumed, or lost their process; write what waits for the end: drift and params.
 
-Rule: the run's status says whether it ended, never its ``end_time``. A row is ``ending`` until its end is written. What
-has to be walked first is walked once for all that wait for it; a run waits for that ``PATIENCE_S``, then it gets
-``unknown`` and is judged again when the walk is done. Settled runs are asked for again for ``ASK_FOR_S``, because
-MLflow tells nobody that a run was resumed: after ``ASK_S``, and the older the less often, at most ``STATUS_CHUNK`` a
-look. A run costs some 60 requests of 5 ms in those seven days so.
+Rule: the run's status says whether it ended, never its ``end_time``. A row is ``ending`` until its end is written.
+Settled runs are asked for again for ``ASK_FOR_S``, because MLflow tells nobody that a run was resumed, or that the
+server lost what was written: after ``ASK_S``, and the older the less often, at most ``STATUS_CHUNK`` a look, with one
+search. Runs that were seen deleted are asked for as long, a few at a time: people take them back, and a server that was
+started on another database for a minute knows none of its runs.
 
 ``*_ns`` are of the wall clock, ``*_s`` of the loop's.
 """
 
 import time
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,46 +22,56 @@ from anyio.abc import TaskGroup
 
 from reprod.capture.process.identity import boot_id, current_context, is_alive
 from reprod.core.described import described
-from reprod.core.drift import GONE, DatasetDrift, Drift
+from reprod.core.drift import GONE, Drift
 from reprod.core.process import ProcessContext
 from reprod.core.run import ENDED, PendingRun
-from reprod.core.snapshot import BoundDataset, Snapshot
+from reprod.core.snapshot import Snapshot
+from reprod.daemon.judging import Judging, is_late
 from reprod.daemon.lifetime import Seen, is_news, lifetime
-from reprod.errors import DamagedError, NotFoundError, ReprodError, StateError
+from reprod.errors import StateError
 from reprod.ops.deliver_end import deliver_end
-from reprod.ops.drift import Lifetime, dataset_drift, unknown
+from reprod.ops.drift import Lifetime
 from reprod.ops.handovers import last_word
 from reprod.ops.publish import slack_ns
 from reprod.sinks.protocol import RunRow, SinkError
 from reprod.store import drifts, files, outbox
+from reprod.store.asked import deliver_again
 from reprod.store.drifts import Said
 
 if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
 
 STATUS_CHUNK = 100  # runs asked about in one call
-PATIENCE_S = 60.0  # params and drift come together, unless a walk takes long
 ASK_S, ASK_FOR_S = 600.0, 7 * 86_400.0
 AGAIN_S = 60.0  # until an unknown drift that a walk may prove is judged again; the older the less often
 REFUSED_S = 60.0  # until a run that refused what is owed to it is tried again
+SILENT_S = 10.0  # until one is tried again of which the server said nothing
+DELETED_S, DELETED_CHUNK = 60.0, 20  # of deleted runs: one that is not found costs a request of its own, 5 ms
 
 
-@dataclass(slots=True)
-class _Walk:
-    """A walk of one dataset for runs that ended before ``asked_ns``; ``error`` says why there was none."""
+@dataclass(frozen=True, slots=True)
+class _End:
+    """A run that ended, as it was found at ``asked_ns``; ``said`` is what was said of its drift before."""
 
-    asked_ns: int = 0
-    done: bool = False
-    error: ReprodError | None = None
+    row: outbox.Delivery
+    run: PendingRun
+    ended: str
+    said: Said | None
+    asked_ns: int
+
+    @property
+    def settled(self) -> bool:
+        """Whether its end was written before."""
+        return self.row.state == "done"
 
 
-@dataclass(slots=True)
-class _Judging:
-    """One run's drift in the making: datasets, the walks that may prove more, and whether any is worth waiting for."""
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """A drift that was just judged over a life; ``again``: a walk may prove more later."""
 
-    datasets: list[DatasetDrift] = field(default_factory=list)
-    again: bool = False
-    waits: bool = False
+    drift: Drift
+    life: Lifetime
+    again: bool
 
 
 class Endings:
@@ -69,9 +80,10 @@ class Endings:
     def __init__(self, daemon: "Daemon") -> None:
         self.next_s = 0.0
         self._daemon = daemon
+        self._judging = Judging(daemon)
         self._seen: dict[int, Seen] = {}
-        self._walks: dict[str, _Walk] = {}
-        self._wanted: dict[str, int] = {}
+        self._silent: int | None = None  # the row whose write the server did not answer to in this look
+        self._deleted_s, self._deleted_id = float("-inf"), 0
         self._pid_ns: int | None = None
         with suppress(OSError):  # then no process can be looked at either
             self._pid_ns = current_context().pid_ns
@@ -87,27 +99,10 @@ class Endings:
         except SinkError as error:
             if error.kind == "bug":
                 daemon.log.error("delivery.params_failed", error=error.message, detail=error.detail)
-        wanted, self._wanted = self._wanted, {}
-        for name, after_ns in wanted.items():
-            walk = self._walks.get(name)
-            if walk is None or walk.done:
-                self._walks[name] = walk = _Walk()
-                group.start_soon(self._walk, name, after_ns, walk, name=f"walk {name} for ended runs")
+        self._judging.walk(group, self._look_now)
 
-    async def _walk(self, name: str, after_ns: int, walk: _Walk) -> None:
-        """Walk a dataset; only a walk that begins after the ends of the runs proves something."""
-        await anyio.sleep(min(max(0.0, (after_ns - time.time_ns()) / 1e9 + 0.005), PATIENCE_S))
-        walk.asked_ns = time.time_ns()
-        work = self._daemon.works.get(name)
-        if work is not None:
-            walk.error = (await work.walked(for_run=True)).error
-        else:
-            walk.error = ReprodError(f"{name} was removed", hint="reprod dataset list")
-        try:
-            await to_thread.run_sync(lambda: self._daemon.records.write(drifts.hurry))
-        except StateError as error:  # they are due on a timer too
-            self._daemon.be_stuck(error)
-        walk.done = True
+    def _look_now(self) -> None:
+        """A walk that runs waited for has ended."""
         self.next_s = 0.0
         self._daemon.courier.ring()
 
@@ -115,7 +110,7 @@ class Endings:
 
     def _look(self) -> None:
         records, key, now = self._daemon.records, self._daemon.tracking.key, time.time_ns()
-        since = now - int(ASK_FOR_S * 1e9)
+        since, self._silent = now - int(ASK_FOR_S * 1e9), None
         rows = records.read(
             lambda c: outbox.ending(c, key) + drifts.to_ask(c, key, now, int(ASK_S * 1e9), since, STATUS_CHUNK)
         )
@@ -130,7 +125,28 @@ class Endings:
                 elif row.run_id in found:
                     self._see_safely(row, found[row.run_id], asked_ns)
             settled = [row.id for row in chunk if row.state == "done"]
-            records.write(lambda c, settled=settled, at=asked_ns: drifts.asked(c, settled, at))  # type: ignore[misc]
+            records.write(partial(drifts.asked, deliveries=settled, now_ns=asked_ns))
+        self._look_for_deleted(since)
+
+    def _look_for_deleted(self, since_ns: int) -> None:
+        """Owe anew what was owed to runs that are there again; each look asks for the next few of them."""
+        if time.monotonic() < self._deleted_s:
+            return
+        records, key = self._daemon.records, self._daemon.tracking.key
+        rows = records.read(lambda c: drifts.deleted(c, key, since_ns, self._deleted_id, DELETED_CHUNK))
+        self._deleted_s = time.monotonic() + DELETED_S
+        self._deleted_id = rows[-1].id if len(rows) == DELETED_CHUNK else 0
+        if not rows:
+            return
+        found = self._daemon.tracking.child.runs(list({row.run_id for row in rows})).runs
+        there = {each.run.run_id: each.run.dataset for each in found}
+        for row in rows:
+            if there.get(row.run_id) in {
+                "",
+                row.recorded,
+            }:  # else it names others by now, which have a row of their own
+                records.write(partial(deliver_again, delivery_id=row.id, unbound=row.snapshot is None))
+                self._daemon.courier.ring()
 
     def _see_safely(self, row: outbox.Delivery, found: RunRow, asked_ns: int) -> None:
         """Do what one run needs; a run that refuses it holds up no other."""
@@ -140,14 +156,17 @@ class Endings:
         try:
             self._see(row, found, seen, asked_ns)
         except SinkError as error:
-            if error.kind in {"unreachable", "stopped"}:
-                raise
             if error.kind == "gone":
                 self._forget(row)
                 return
-            self._daemon.log.error(
-                "delivery.params_failed", run_id=row.run_id, error=error.message, detail=error.detail
-            )
+            silent, self._silent = self._silent, row.id if error.kind == "unreachable" else self._silent
+            if error.kind == "stopped" or (error.kind == "unreachable" and silent not in {None, row.id}):
+                raise  # one run says nothing of the server, for its artifact store may be in trouble; two do
+            if error.message != seen.error:
+                seen.error = error.message
+                self._daemon.log.error(
+                    "delivery.params_failed", run_id=row.run_id, error=error.message, detail=error.detail
+                )
         except StateError:
             raise
         except Exception as unexpected:  # noqa: BLE001 - one run that cannot be judged must not end the daemon
@@ -156,7 +175,8 @@ class Endings:
             if row.state == "done" and not seen.gone_ns:  # what else was seen of it is in its row
                 self._seen.pop(row.id, None)
             return
-        seen.not_before_ns = time.time_ns() + int(REFUSED_S * 1e9)
+        wait_s = SILENT_S if self._silent == row.id else REFUSED_S
+        seen.not_before_ns = time.time_ns() + int(wait_s * 1e9)
 
     def _see(self, row: outbox.Delivery, found: RunRow, seen: Seen, asked_ns: int) -> None:
         run, records = found.run, self._daemon.records
@@ -173,12 +193,15 @@ class Endings:
                 records.write(lambda c: drifts.resumed(c, row.id, asked_ns))
             return
         seen.end(ended)
+        end = _End(row, run, ended, said, asked_ns)
         if found.tags.get("reprod.recorded", row.recorded) != row.recorded:  # it names other datasets now
-            self._write(row, run, ended, None, said, asked_ns, again=False)
+            self._write(end)
+        elif end.settled and said is not None and not any(key.startswith("reprod.drift") for key in found.tags):
+            records.write(lambda c: drifts.lost(c, row.id))  # the next look writes it
         elif said is None or is_news(said, ended, run):
-            self._judge(row, run, ended, seen, said, asked_ns)
-        elif row.state != "done" and ended != GONE:
-            self._write(row, run, ended, None, said, asked_ns, again=False)
+            self._judge(end, seen)
+        elif not end.settled and ended != GONE:
+            self._write(end)
 
     def _is_gone(self, run: PendingRun) -> bool:
         """Whether the process of a run lived on this host and does not any more."""
@@ -190,96 +213,52 @@ class Endings:
         seen_from_here = context.pid_ns is not None and context.pid_ns == self._pid_ns
         return seen_from_here and not is_alive(context)
 
-    def _judge(
-        self, row: outbox.Delivery, run: PendingRun, ended: str, seen: Seen, said: Said | None, asked_ns: int
-    ) -> None:
-        context, daemon = ProcessContext.parse(run.context or ""), self._daemon
-        slack = slack_ns(context, daemon.boots, daemon.config.mlflow.clock_slack_seconds)
-        life = lifetime(run, ended, seen, said, slack)
-        snapshot = msgspec.json.decode(row.snapshot or b"", type=described(Snapshot))
-        judging = _Judging()
-        for bound in snapshot.datasets:
-            self._judge_dataset(bound, snapshot.created_ns, life, judging)
-        late = time.time_ns() - seen.ended_ns > PATIENCE_S * 1e9
-        if judging.waits and not late and row.state != "done":
+    def _judge(self, end: _End, seen: Seen) -> None:
+        run, daemon = end.run, self._daemon
+        slack = slack_ns(
+            ProcessContext.parse(run.context or ""), daemon.boots, daemon.config.mlflow.clock_slack_seconds
+        )
+        life = lifetime(run, end.ended, seen, end.said, slack)
+        judged = self._judging.judge(_snapshot(end.row), life)
+        if judged.waits and not is_late(seen.ended_ns) and not end.settled:
             return
-        until_ns = life.end_ns if life.end_ns is not None and ended != GONE else life.ended_ns
-        drift = Drift(row.run_id, life.start_ns, until_ns, time.time_ns(), tuple(judging.datasets), ended)
-        again = judging.again and time.time_ns() - life.ended_ns < ASK_FOR_S * 1e9
-        self._write(row, run, ended, drift, said, asked_ns, again=again, life=life)
+        until_ns = life.end_ns if life.end_ns is not None and end.ended != GONE else life.ended_ns
+        drift = Drift(end.row.run_id, life.start_ns, until_ns, time.time_ns(), tuple(judged.datasets), end.ended)
+        again = judged.again and time.time_ns() - life.ended_ns < ASK_FOR_S * 1e9
+        self._write(end, _Verdict(drift, life, again))
 
-    def _judge_dataset(self, bound: BoundDataset, at_ns: int, life: Lifetime, judging: _Judging) -> None:
-        daemon = self._daemon
-        try:
-            db, known = files.open_dataset_readonly(daemon.config.state_dir, bound.name, seq=bound.seq, at_ns=at_ns)
-            work = daemon.works.get(known.name)
-            with closing(db):
-                by_events = work is not None and work.dataset.barrier == "events"
-                judged = dataset_drift(db, bound, life, by_events=by_events)
-        except (NotFoundError, DamagedError, StateError) as error:
-            judging.datasets.append(unknown(bound, error.message))
-            return
-        drift, after_ns = judged.drift, judged.walk_after_ns
-        if after_ns is not None:
-            judging.again = True
-            walk = self._walks.get(known.name)
-            answered = walk is not None and walk.done and walk.asked_ns > after_ns
-            if walk is not None and answered and walk.error is not None:
-                drift = unknown(bound, f"{drift.reason}: {walk.error.message}")
-            if not answered or time.time_ns() - life.ended_ns > PATIENCE_S * 1e9:
-                self._wanted[known.name] = max(after_ns, self._wanted.get(known.name, 0))
-            judging.waits |= not answered
-        judging.datasets.append(drift)
-
-    def _write(
-        self,
-        row: outbox.Delivery,
-        run: PendingRun,
-        ended: str,
-        drift: Drift | None,
-        said: Said | None,
-        asked_ns: int,
-        *,
-        again: bool,
-        life: Lifetime | None = None,
-    ) -> None:
+    def _write(self, end: _End, verdict: _Verdict | None = None) -> None:
         """Write to the run what is new, then that it is written."""
-        daemon, settled = self._daemon, row.state == "done"
-        snapshot = msgspec.json.decode(row.snapshot or b"", type=described(Snapshot))
+        daemon, row, snapshot = self._daemon, end.row, _snapshot(end.row)
+        drift = verdict.drift if verdict is not None else None
         heard = daemon.records.read(lambda c: last_word(c, row, snapshot))
-        same = settled and drift is not None and said is not None and said.verdict == drift.verdict
-        if not same and (drift is not None or not settled):
-            ends = ended != GONE and not settled
-            keep = daemon.config.upload.git_diff
-            child = daemon.tracking.child
+        same = end.settled and drift is not None and end.said is not None and end.said.verdict == drift.verdict
+        if not same and (drift is not None or not end.settled):
             deliver_end(
                 daemon.records,
                 row,
-                child,
+                daemon.tracking.child,
                 daemon.scratch,
                 drift=drift,
-                ended=ends,
-                git_diff=keep,
-                run=run,
+                ended=end.ended != GONE and not end.settled,
+                git_diff=daemon.config.upload.git_diff,
+                run=end.run,
                 open_dataset=daemon.courier.open_dataset,
             )
             told = drift.verdict if drift is not None else None
-            daemon.log.info("run.finished", run_id=row.run_id, status=ended, drift=told)
+            daemon.log.info("run.finished", run_id=row.run_id, status=end.ended, drift=told)
 
         def settle(c: files.Connection) -> None:
             now_row = outbox.get(c, row.id)
             if now_row is None or (now_row.state, now_row.snapshot) != (row.state, row.snapshot):
                 return  # it was bound again meanwhile, and is delivered and judged again
-            if drift is not None and life is not None:
-                now, age_ns = drift.judged_ns, drift.judged_ns - life.ended_ns
-                next_ns = now + max(int(AGAIN_S * 1e9), age_ns // 10) if again else 0
-                kept = (life.running_ns, life.ended_ns, drift.verdict, now, next_ns, asked_ns)
-                drifts.say(c, Said(row.id, ended, run.end_ms, *kept))
-            if ended != GONE and last_word(c, row, snapshot) == heard:  # else there is more to write than was written
+            if verdict is not None:
+                drifts.say(c, _said(end, verdict))
+            if end.ended != GONE and last_word(c, row, snapshot) == heard:  # else there is more than was written
                 outbox.ended(c, row.id)
 
         daemon.records.write(settle)
-        if ended != GONE:
+        if end.ended != GONE:
             self._seen.pop(row.id, None)
 
     def _forget(self, row: outbox.Delivery) -> None:
@@ -287,3 +266,16 @@ class Endings:
         self._daemon.records.write(lambda c: outbox.gone(c, row.id, now))
         self._seen.pop(row.id, None)
         self._daemon.log.info("run.deleted", run_id=row.run_id)
+
+
+def _snapshot(row: outbox.Delivery) -> Snapshot:
+    return msgspec.json.decode(row.snapshot or b"", type=described(Snapshot))
+
+
+def _said(end: _End, verdict: _Verdict) -> Said:
+    """Return what is kept of a verdict, and when it is judged again."""
+    drift, life = verdict.drift, verdict.life
+    age_ns = drift.judged_ns - life.ended_ns
+    next_ns = drift.judged_ns + max(int(AGAIN_S * 1e9), age_ns // 10) if verdict.again else 0
+    kept = (life.running_ns, life.ended_ns, drift.verdict, drift.judged_ns, next_ns, end.asked_ns)
+    return Said(end.row.id, end.ended, end.run.end_ms, *kept)

@@ -23,6 +23,7 @@ class Seen:
     ended_ns: int = 0  # when it was first seen so
     gone_ns: int = 0  # when its process was first seen gone
     not_before_ns: int = 0  # a run that refused what is owed to it is left alone until then
+    error: str = ""  # why, as it was logged last
 
     def run_on(self, run: PendingRun, asked_ns: int) -> None:
         """It is RUNNING, and was when it was asked for."""

@@ -1,8 +1,8 @@
 """What can be asked over the control socket: one coroutine a method, and who may call it.
 
 A method takes the daemon, its parameters, who calls, and a function for progress notifications; it returns the result's
-object. Parameters come from outside: what is missing, too long or of a wrong type is the caller's error, never the
-daemon's. Only ``record`` and ``execution`` of a handover come as the JSON text that they were.
+object. Parameters come from outside and are read by `reprod.daemon.parameters`. What a training process may say is in
+`reprod.daemon.training`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,42 +12,32 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 from anyio import to_thread
 
-from reprod.capture.process.identity import boot_id
 from reprod.core import digest
 from reprod.core.binding import Assurance
 from reprod.core.entry import named
 from reprod.core.manifest import rfc3339
-from reprod.core.process import MAX_PATH, MAX_TEXT, ProcessContext
-from reprod.core.redact import redact_url
-from reprod.core.run import base_names
-from reprod.daemon import callers, following, runs
+from reprod.daemon import following, runs, training
 from reprod.daemon.look import look
+from reprod.daemon.parameters import name_of, text_of, unknown, work_of
 from reprod.daemon.pruner import prune_all
 from reprod.daemon.status import progress, status
 from reprod.daemon.version import identity
 from reprod.daemon.waiters import Waiter
 from reprod.daemon.work import DatasetWork
-from reprod.errors import IncompleteError, NotFoundError, UsageError, did_you_mean
+from reprod.errors import IncompleteError, UsageError
 from reprod.fs import mounts
 from reprod.ops import rehome
 from reprod.ops.estimate import estimate
-from reprod.ops.handovers import read_end, read_record
 
 if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
 
 PROGRESS_S = 0.2
-MAX_RUN_ID = 100  # MLflow's have 32 characters, others' servers may have longer ones
 SHOWN_PROBLEMS = 100
 OUTLOOK_S = 1.0  # arming takes some 20 us a directory: who adds a dataset waits no longer for it
 
-#: Eight megabytes of JSON can be 150 MB of objects: several users' records wait for each other.
-_ONE_RECORD = anyio.CapacityLimiter(1)
-
 #: Counting is a moment of listing directories: many who add datasets at once take turns.
 _ONE_COUNT = anyio.CapacityLimiter(1)
-
-_VERSIONS_DIFFER = "is the client older or newer than the daemon? restart it"
 
 Notify = Callable[[dict[str, Any]], Awaitable[bool]]
 Needs = Literal["any", "read", "change"]
@@ -75,11 +65,11 @@ async def hello(daemon: "Daemon", _params: dict[str, Any], _caller: Caller, _not
 
 async def show_status(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
     """The status document."""
-    name = _text(params, "name")
+    name = text_of(params, "name")
     if name is not None:
         known = [*daemon.works, *(m.name for m in daemon.config.misconfigured)]
         if name not in known:
-            raise _unknown(name, known)
+            raise unknown(name, known)
     return await to_thread.run_sync(status, daemon, name)
 
 
@@ -90,8 +80,8 @@ async def reload(daemon: "Daemon", _params: dict[str, Any], _caller: Caller, _no
 
 async def scan(daemon: "Daemon", params: dict[str, Any], _caller: Caller, notify: Notify) -> dict[str, Any]:
     """Walk one dataset or all, with progress."""
-    name = _text(params, "name")
-    works = [_work(daemon, name)] if name is not None else list(daemon.works.values())
+    name = text_of(params, "name")
+    works = [work_of(daemon, name)] if name is not None else list(daemon.works.values())
     before = {w.dataset.name: w.report.version.seq if w.report else None for w in works}
     requests: dict[str, Waiter] = {}
 
@@ -150,8 +140,8 @@ def _scanned(work: DatasetWork, request: Waiter, before: int | None) -> dict[str
 
 async def snapshot(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
     """Walk a dataset now and return its version; with ``run_id``, tag that run so that it is recorded."""
-    work = _work(daemon, _name(params))
-    run_id = _text(params, "run_id")
+    work = work_of(daemon, name_of(params))
+    run_id = text_of(params, "run_id")
     request = await work.walked()
     if request.error is not None:
         raise request.error
@@ -178,7 +168,7 @@ async def snapshot(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _n
 
 async def outlook(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
     """What is known of a dataset a moment after it was added: how large it seems, and how it is watched."""
-    work = _work(daemon, _name(params))
+    work = work_of(daemon, name_of(params))
     if work.report is None:
         state = str(daemon.config.state_dir)
         work.expected = await to_thread.run_sync(estimate, work.dataset, state, limiter=_ONE_COUNT)
@@ -198,51 +188,9 @@ async def outlook(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _no
     }
 
 
-async def announce(daemon: "Daemon", params: dict[str, Any], caller: Caller, _notify: Notify) -> dict[str, Any]:
-    """A process says who it is and, perhaps, which run it tagged: look for that run now."""
-    context = _own_context(params, caller)
-    speaks = context is not None and callers.is_speaker(caller.pid, caller.uid, context)
-    # What is too much is not written down; the run is looked for all the same.
-    if context is not None and speaks and callers.ANNOUNCEMENTS.take(caller.uid):
-        claim = callers.Claim(context, caller.uid, proven=caller.pid == context.pid)
-        await to_thread.run_sync(lambda: daemon.records.write(lambda c: callers.note(c, claim)))
-        run_id = _text(params, "run_id", MAX_RUN_ID)
-        if run_id is not None and params.get("takes_part") is True:
-            await daemon.nodes.hear(run_id)
-    names = base_names(_text(params, "dataset", MAX_TEXT) or "")
-    if any(name in daemon.works for name in names):  # of others a poll takes nothing in
-        daemon.trigger.ring()
-    return {
-        **identity(),
-        "known": all(name in daemon.works for name in names),
-        "tracking_uri": redact_url(daemon.tracking.uri or ""),  # any local user may ask
-        "datasets": sorted(daemon.works),
-    }
-
-
-async def handover(daemon: "Daemon", params: dict[str, Any], caller: Caller, _notify: Notify) -> dict[str, Any]:
-    """A child of a training process hands over that process's record, of which the first stands, or its end."""
-    context = _own_context(params, caller)
-    if context is None:
-        raise UsageError("a handover needs the context of a process of this boot", hint="is this another container?")
-    callers.charge(caller.uid)
-    claim = callers.Claim(context, caller.uid, proven=callers.owner(context) == caller.uid)
-    if params["record"] == b"null":
-        last = await to_thread.run_sync(read_end, params["execution"], limiter=_ONE_RECORD)
-        await to_thread.run_sync(lambda: daemon.records.write(lambda c: callers.keep_end(c, claim, last)))
-        return {"digest": None}
-    given, key = await to_thread.run_sync(read_record, params["record"], limiter=_ONE_RECORD)
-    kept, new = await to_thread.run_sync(
-        lambda: daemon.records.write(lambda c: callers.keep_record(c, claim, given, key))
-    )
-    if new:
-        daemon.log.info("environment.handed_over", digest=kept[:12], pid=context.pid, uid=caller.uid)
-    return {"digest": kept}
-
-
 async def purge(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
     """Delete the history of a dataset that is no longer registered."""
-    name = _name(params)
+    name = name_of(params)
     if name in daemon.works:
         raise UsageError(f"{name} is still registered", hint=f"reprod dataset remove {name} --purge")
     from reprod.ops.history import purge as purge_history
@@ -253,54 +201,16 @@ async def purge(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _noti
 
 async def prune(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
     """Forget old versions of one dataset or of all, or say what would be forgotten."""
-    name = _text(params, "name")
+    name = text_of(params, "name")
     return {"datasets": await prune_all(daemon, name, dry_run=bool(params.get("dry_run")))}
 
 
 async def intend(daemon: "Daemon", params: dict[str, Any], _caller: Caller, _notify: Notify) -> dict[str, Any]:
     """Note that a dataset is to be moved or renamed (neither: no more), before its configuration says so."""
     known = await to_thread.run_sync(
-        rehome.intend, daemon.records, _name(params), _text(params, "moving_to"), _text(params, "renaming_to")
+        rehome.intend, daemon.records, name_of(params), text_of(params, "moving_to"), text_of(params, "renaming_to")
     )
     return {"known": known}
-
-
-def _own_context(params: dict[str, Any], caller: Caller) -> ProcessContext | None:
-    """Return the context in a request if it is of this boot and, while that process lives, of the caller's user."""
-    context = ProcessContext.from_object(params.get("context"))
-    if context is None or context.boot_id != boot_id():
-        return None
-    return context if caller.uid == 0 or callers.owner(context) in {None, caller.uid} else None
-
-
-def _text(params: dict[str, Any], key: str, longest: int = MAX_PATH) -> str | None:
-    """Return an optional parameter that is text. Raises UsageError for another type or over ``longest`` characters."""
-    value = params.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, str) or len(value) > longest:
-        raise UsageError(f"{key} is a text of at most {longest} characters", hint=_VERSIONS_DIFFER)
-    return value
-
-
-def _name(params: dict[str, Any]) -> str:
-    """Return the dataset's name in a request that needs one. Raises UsageError."""
-    name = _text(params, "name")
-    if name is None:
-        raise UsageError("name is missing", hint=_VERSIONS_DIFFER)
-    return name
-
-
-def _work(daemon: "Daemon", name: str) -> DatasetWork:
-    if name not in daemon.works:
-        raise _unknown(name, daemon.works)
-    return daemon.works[name]
-
-
-def _unknown(name: str, known: Any) -> NotFoundError:
-    return NotFoundError(
-        f"no dataset named {name!r}", hint=did_you_mean(name, known) or "reprod dataset add NAME PATH adds one"
-    )
 
 
 METHODS: dict[str, tuple[Needs, Callable[["Daemon", dict[str, Any], Caller, Notify], Awaitable[dict[str, Any]]]]] = {
@@ -318,6 +228,6 @@ METHODS: dict[str, tuple[Needs, Callable[["Daemon", dict[str, Any], Caller, Noti
     "runs": ("read", runs.runs),
     "retry": ("change", runs.retry),
     "complete": ("read", runs.complete),
-    "announce": ("any", announce),
-    "handover": ("any", handover),
+    "announce": ("any", training.announce),
+    "handover": ("any", training.handover),
 }

@@ -3,8 +3,8 @@
 A process here that takes part in a run which started on another host tells us (`announce` with the run's id). Its
 daemon binds its own copy at the run's start and says what it found in ``reprod.nodes.NAME``; the run's record stays
 that of the other host. MLflow keeps what was written last, so every node looks again, ever more seldom, until the run
-is recorded and it has found itself there several times in a row. What is under way is kept in a file, for a restart.
-Seconds are of the loop's clock.
+is recorded and it has found itself there several times in a row: some four requests of 10 ms in all, and two a minute
+while it is not recorded. What is under way is kept in a file, for a restart. Seconds are of the loop's clock.
 """
 
 import json
@@ -34,10 +34,13 @@ ROUND_S = 0.5
 
 #: After each time that nothing was missing: 64 nodes that start together need some rounds until none erases another.
 AGAIN_S = (2.0, 10.0, 60.0)
-RETRY_S = 5.0
+RETRY_S = 10.0
 
 #: Runs under way on this host at a time; more is a mistake, or somebody's joke.
 MOST = 1000
+
+#: Threads that they may hold at a time: a walk is waited for without one, and the server is asked one by one anyway.
+THREADS = 4
 
 #: How long a run is followed that cannot be compared: its server is away, its dataset cannot be walked.
 LONGEST_S = 86_400.0
@@ -51,6 +54,7 @@ class _Followed:
     found: dict[str, str] | None = None
     next_s: float = 0.0
     agreed: int = 0
+    looked_at: bool = False
 
 
 class Nodes:
@@ -61,6 +65,8 @@ class Nodes:
         self._path: Path = daemon.config.state_dir / FILE
         self._followed: dict[str, _Followed] = _read(self._path)
         self._bell = anyio.Event()
+        self._threads = anyio.CapacityLimiter(THREADS)
+        self._writing = anyio.Lock()
 
     async def hear(self, run_id: str) -> None:
         """A process of this host takes part in a run."""
@@ -71,55 +77,57 @@ class Nodes:
         self._bell.set()
 
     async def run(self) -> None:
-        """Compare until cancelled."""
-        while True:
-            now_s = anyio.current_time()
-            if self._daemon.tracking.state == "reachable":
-                for run_id, followed in list(self._followed.items()):
-                    if followed.next_s <= now_s:
-                        await self._look(run_id, followed)
-            self._bell = anyio.Event()
-            with anyio.move_on_after(ROUND_S if self._followed else None):
-                await self._bell.wait()
+        """Compare until cancelled: each run by itself, for one may wait hours for a walk."""
+        async with anyio.create_task_group() as group:
+            while True:
+                now_s = anyio.current_time()
+                if self._daemon.tracking.state == "reachable":
+                    for run_id, followed in self._followed.items():
+                        if followed.next_s <= now_s and not followed.looked_at:
+                            followed.looked_at = True
+                            group.start_soon(self._look, run_id, followed, name=f"compare {run_id}")
+                self._bell = anyio.Event()
+                with anyio.move_on_after(ROUND_S if self._followed else None):
+                    await self._bell.wait()
 
     async def _look(self, run_id: str, followed: _Followed) -> None:
-        followed.next_s = anyio.current_time() + RETRY_S * random.uniform(1, 2)  # noqa: S311 - jitter, not a secret
         try:
-            done = await self._compare(run_id, followed)
+            wait_s = await self._compare(run_id, followed)
         except SinkError as error:
-            done = error.kind not in RETRIED
+            wait_s = RETRY_S if error.kind in RETRIED else None
         except ReprodError as error:
-            done = False
+            wait_s = RETRY_S
             self._daemon.log.info("run.not_compared", run_id=run_id, error=error.message)
-        if done or time.time_ns() - followed.since_ns > LONGEST_S * 1e9:
+        followed.looked_at = False
+        if wait_s is None or time.time_ns() - followed.since_ns > LONGEST_S * 1e9:
             self._followed.pop(run_id, None)
             await self._keep()
+        else:
+            followed.next_s = anyio.current_time() + wait_s * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
 
-    async def _compare(self, run_id: str, followed: _Followed) -> bool:
-        """Say what there is to say on the run; True if nothing is left to do."""
-        daemon = self._daemon
+    async def _compare(self, run_id: str, followed: _Followed) -> float | None:
+        """Say what there is to say on the run; return when at the latest to look again, None if nothing is left."""
+        daemon, ask = self._daemon, partial(to_thread.run_sync, abandon_on_cancel=True, limiter=self._threads)
         if followed.found is None:
-            now = await to_thread.run_sync(lambda: daemon.tracking.child.runs([run_id]), abandon_on_cancel=True)
+            now = await ask(lambda: daemon.tracking.child.runs([run_id]))
             if not now.runs:
-                return True
+                return RETRY_S if now.denied else None
             run = now.runs[0].run
             context = ProcessContext.parse(run.context or "")
             if context is None or context.boot_id in daemon.boots:  # recorded as any other run
-                return True
+                return None
             followed.found = await self._bind(run, context, followed.since_ns)
             if not followed.found:
-                return True
+                return None
         node = Node(run_id, daemon.advertiser.host.id, followed.found)
-        state = await to_thread.run_sync(lambda: daemon.tracking.child.compare(node), abandon_on_cancel=True)
+        state = await ask(lambda: daemon.tracking.child.compare(node))
         if state == "written" and followed.agreed == 0:
             daemon.log.info("run.compared", run_id=run_id, found=followed.found)
         followed.agreed = followed.agreed + 1 if state == "settled" else 0
         if followed.agreed >= len(AGAIN_S):
-            return True
+            return None
         # What is not recorded yet may be so in a second, or after the first scan of a large dataset.
-        wait_s = AGAIN_S[-1] if state == "unrecorded" else AGAIN_S[followed.agreed]
-        followed.next_s = anyio.current_time() + wait_s * random.uniform(0.5, 1)  # noqa: S311 - jitter, not a secret
-        return False
+        return AGAIN_S[-1] if state == "unrecorded" else AGAIN_S[followed.agreed]
 
     async def _bind(self, run: PendingRun, context: ProcessContext, noticed_ns: int) -> dict[str, str]:
         """Return what our copy of each dataset of the run was at its start: ``dt1:...``, or a word that says why not.
@@ -142,17 +150,20 @@ class Nodes:
             seconds = looked.report.seconds if looked.report else 0.0
             walked = Walked(work.dataset, work.db, seconds, looked.error, path)
             owner = f"{daemon.tracking.key}#{run.run_id}"
-            bound = await to_thread.run_sync(partial(copy_at_start, walked, run, slack, owner, noticed_ns))
+            bind = partial(copy_at_start, walked, run, slack, owner, noticed_ns)
+            bound = await to_thread.run_sync(bind, limiter=self._threads)
             unproven = bound.bound if bound.bound in {"ambiguous", "late"} else "incomplete"
             found[key_of(named)] = bound.digest or unproven
         return found
 
     async def _keep(self) -> None:
-        text = json.dumps({run_id: each.since_ns for run_id, each in self._followed.items()}).encode()
-        try:
-            await to_thread.run_sync(write_atomic, self._path, text, 0o600)
-        except OSError as error:  # then a restart forgets it
-            self._daemon.log.info("run.not_compared", run_id=None, error=f"{FILE} was not written: {error.strerror}")
+        async with self._writing:  # so that what is known last is what stands there
+            text = json.dumps({run_id: each.since_ns for run_id, each in self._followed.items()}).encode()
+            try:
+                await to_thread.run_sync(write_atomic, self._path, text, 0o600)
+            except OSError as error:  # then a restart forgets it
+                said = f"{FILE} was not written: {error.strerror}"
+                self._daemon.log.info("run.not_compared", run_id=None, error=said)
 
 
 def _read(path: Path) -> dict[str, _Followed]:

@@ -143,8 +143,10 @@ class Notes:
         now = progress(work)
         if now is None:
             return f"waiting for the {what} of {name}"
-        percent = f" {now['percent']:.0f} %" if now["percent"] is not None else f": {now['files']:,} files so far"
-        return f"{what} of {name}{percent}"
+        if now["percent"] is not None:
+            return f"{what} of {name} {now['percent']:.0f} %"
+        # Of a dataset with nothing but its digest published a run is not told how many files it has.
+        return f"{what} of {name}" + ("" if work.dataset.publish == "digest" else f": {now['files']:,} files so far")
 
     def _nobody(self, run: PendingRun) -> str:
         """Say that nobody answers, and what may be meant."""

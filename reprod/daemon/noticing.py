@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
 
 PAGE_SIZE = 1000
-#: A changed tag is found by a question for each value that was recorded: seldom, unless somebody rang.
+#: A changed tag is found by a question for each value that was recorded: seldom, unless somebody rang. Each costs the
+#: server about what a poll does: after all of them it is left alone for so many times as long, ten minutes at most.
 RETAGGED_S, RETAGGED_RUNG_S = 60.0, 2.0
+RETAGGED_TIMES, RETAGGED_RUNG_TIMES, RETAGGED_SELDOMEST_S = 10.0, 2.0, 600.0
 
 #: Not at every bell: anybody may ring, and whoever comes second has time.
 ELSEWHERE_S = 5.0
+
 #: How long after its start a run is still compared: a search must not become longer with a server's history.
 ELSEWHERE_AGE_NS = 900_000_000_000
 #: Run ids of 32 characters; more than so many in 15 minutes are looked at again, which changes nothing.
@@ -50,16 +53,26 @@ class Noticing:
         for run in self._implied(began_ns, handled):
             found.setdefault(run.run_id, run)
         self._rung |= rung
-        if time.monotonic() - self._retagged_s >= (RETAGGED_RUNG_S if self._rung else RETAGGED_S):
-            values = self._daemon.records.read(lambda c: asked.recorded_values(c, self._daemon.tracking.key))
-            found |= {run.run_id: run for run in child.retagged(values)} if values else {}
-            self._retagged_s, self._rung = time.monotonic(), False
+        found |= {run.run_id: run for run in self._retagged(key)}
         if time.monotonic() - self._elsewhere_s >= ELSEWHERE_S:
             for run in self._elsewhere(began_ns):
                 found.setdefault(run.run_id, run)
             self._elsewhere_s = time.monotonic()
         self._last_poll_ns = began_ns
         return list(found.values())
+
+    def _retagged(self, key: str) -> list[PendingRun]:
+        """Return runs that name other datasets by now than those that were recorded here, if it is time to ask."""
+        waited_s, child = time.monotonic() - self._retagged_s, self._daemon.tracking.child
+        every_s, times = (RETAGGED_RUNG_S, RETAGGED_RUNG_TIMES) if self._rung else (RETAGGED_S, RETAGGED_TIMES)
+        if waited_s < every_s:
+            return []
+        values = self._daemon.records.read(lambda c: asked.recorded_values(c, key))
+        if waited_s < min(len(values) * child.polled.took_s * times, RETAGGED_SELDOMEST_S):
+            return []
+        found = child.retagged(values) if values else []
+        self._retagged_s, self._rung = time.monotonic(), False
+        return found
 
     def _elsewhere(self, began_ns: int) -> list[PendingRun]:
         """Return runs on shared data of ours that another host recorded and that are not done here.

@@ -93,10 +93,10 @@ async def _align(daemon: "Daemon", old: Config, new: Config) -> dict[str, Any]:
         daemon.limits = Limits(new.scan.read_mb_per_second, new.scan.stats_per_second)
         changed = was.keys() & now.keys()
     for name in sorted((was.keys() - now.keys()) | changed):
-        await daemon.remove(name)
-    await daemon.settle_names()
+        await daemon.at_work.remove(name)
+    await daemon.at_work.settle_names()
     for name in sorted((now.keys() - was.keys()) | changed):
-        await daemon.add(now[name])
+        await daemon.at_work.add(now[name])
     daemon.say_disabled()
     answer: dict[str, Any] = {
         "added": sorted(now.keys() - was.keys()),

@@ -1,6 +1,6 @@
 """When one dataset is looked at again: the timer, the back-off after a failure, the spacing of seals, moving files.
 
-Pure: it is told what happened and when, and says what is due; waiting is the caller's part (daemon/work.py). Times are
+Pure: it is told what happened and when, and says what is due; waiting is the caller's part (daemon/turns.py). Times are
 seconds of the loop's clock unless they end in ``_ns``, which are of the wall clock.
 """
 

@@ -1,4 +1,4 @@
-"""What ``reprod status`` shows, as one JSON document, and the closed list of event names in the log."""
+"""What ``reprod status`` shows, as one JSON document; what in it needs a person says `reprod.daemon.attention`."""
 
 import os
 import pwd
@@ -11,11 +11,11 @@ import psutil
 import reprod
 from reprod.config.places import is_system_account
 from reprod.core import digest
-from reprod.core.amount import size
 from reprod.core.entry import Problem, named
 from reprod.core.manifest import rfc3339
 from reprod.core.redact import redact_url
 from reprod.daemon import upgrade
+from reprod.daemon.attention import attention
 from reprod.daemon.work import DatasetWork
 from reprod.store import outbox, registry
 
@@ -23,69 +23,6 @@ if TYPE_CHECKING:
     from reprod.daemon.app import Daemon
 
 SHOWN_PROBLEMS = 5
-
-#: Every event that the daemon logs. A name never changes its meaning.
-EVENTS = frozenset({
-    "clock.stepped",
-    "config.reloaded",
-    "config.refused",
-    "config.dataset_disabled",
-    "control.refused",
-    "daemon.bug",
-    "daemon.dump",
-    "daemon.started",
-    "daemon.stopped",
-    "daemon.stuck",
-    "dataset.added",
-    "dataset.change_unannounced",
-    "dataset.crashed",
-    "dataset.failed",
-    "dataset.prune_failed",
-    "dataset.pruned",
-    "dataset.rebuilt",
-    "dataset.refreshed",
-    "dataset.removed",
-    "delivery.params_failed",
-    "delivery.postponed",
-    "delivery.version_lost",
-    "environment.changed",
-    "environment.forgotten",
-    "environment.handed_over",
-    "environment.sample_failed",
-    "library_log",  # another library's logging
-    "hosts.failed",
-    "listen.failed",
-    "listen.open",
-    "listen.started",
-    "registry.rebuilt",
-    "run.captured",
-    "run.compared",
-    "run.not_compared",
-    "run.deleted",
-    "run.failed",
-    "run.finished",
-    "run.not_noted",
-    "run.noted",
-    "run.published",
-    "server.ended",
-    "server.failed",
-    "server.started",
-    "state.copied",
-    "state.copy_forgotten",
-    "state.copy_kept",
-    "state.not_upgraded",
-    "state.upgraded",
-    "state.upgrade_failed",
-    "state.upgrading",
-    "tracking.lost",
-    "tracking.poll_failed",
-    "tracking.recovered",
-    "watch.armed",
-    "watch.lost",
-    "watch.no_cookie",
-    "watch.overflow",
-    "watch.polling",
-})  # fmt: skip
 
 
 def status(daemon: "Daemon", name: str | None = None) -> dict[str, Any]:
@@ -138,7 +75,7 @@ def status(daemon: "Daemon", name: str | None = None) -> dict[str, Any]:
             "taken_at": rfc3339(daemon.sampler.last_ns) if daemon.sampler.last_ns else None,
             "interpreters": len(daemon.config.environment.interpreters),
         },
-        "attention": _attention(daemon, datasets, counts),
+        "attention": attention(daemon, datasets, counts),
     }
 
 
@@ -248,75 +185,3 @@ def _misconfigured(name: str, message: str, hint: str) -> dict[str, Any]:
         "unannounced_changes": 0,
         "watch_overflows": 0,
     }
-
-
-def _attention(daemon: "Daemon", datasets: list[dict[str, Any]], counts: outbox.Counts) -> list[dict[str, str]]:
-    """Return what a person should act on, each with what to do."""
-    needs = _tracking_needs(daemon, counts)
-    if daemon.stuck is not None:
-        needs.append(_need(f"nothing can be written down: {daemon.stuck.message}", daemon.stuck.hint))
-    if daemon.listener.error is not None:
-        needs.append(_need(daemon.listener.error, daemon.listener.hint))
-    if daemon.registry_set_aside is not None:
-        lost = f"the registry was damaged and rebuilt; the old one is {daemon.registry_set_aside}"
-        needs.append(_need(lost, "runs that waited in it are found again by polling; look at the file, then remove it"))
-    needs += [
-        _need(
-            f"the database of {work.dataset.name} was damaged and rebuilt; the old one is {work.set_aside}",
-            "versions from before cannot be proven any more; look at the file, then remove it",
-        )
-        for work in daemon.works.values()
-        if work.set_aside is not None
-    ]
-    needs += [
-        _need(
-            f"{_runs(count)} of other hosts name {name}, which is this host's alone: left to the daemons there",
-            f'if the data is the same there: scope = "shared" in datasets.d/{name}.toml',
-        )
-        for name, count in sorted(daemon.trigger.elsewhere.items())
-    ]
-    for shown in datasets:
-        needs += [{"dataset": shown["name"], **need} for need in _dataset_needs(shown)]
-    return needs
-
-
-def _tracking_needs(daemon: "Daemon", counts: outbox.Counts) -> list[dict[str, str]]:
-    needs = []
-    if daemon.tracking.state == "none":
-        cure = 'set tracking_uri in reprod.toml, or MLFLOW_TRACKING_URI; "local" starts one'
-        needs.append(_need("no tracking server: tagged runs are not noticed", cure))
-    elif daemon.tracking.state == "unreachable":
-        lost = f"the tracking server does not answer: {daemon.tracking.error}"
-        wait = f"{_runs(counts.waiting)} waiting: delivered when it is back" if counts.waiting else "it is asked again"
-        needs.append(_need(lost, wait))
-    if counts.failed:
-        needs.append(_need(f"{_runs(counts.failed)} could not be recorded", "reprod runs --failed says why"))
-    return needs
-
-
-def _dataset_needs(shown: dict[str, Any]) -> list[dict[str, str]]:
-    name, problems = shown["name"], shown["problems"]
-    if shown["state"] in {"unavailable", "failed", "misconfigured"}:
-        return [_need(f"{name}: {shown['reason']}", str(shown["hint"] or ""))]
-    needs = []
-    if shown["state"] == "incomplete":
-        first = f"first: {problems[0]['path']} ({problems[0]['problem']})" if problems else f"reprod scan {name}"
-        count = shown["problem_count"]
-        told = "1 entry cannot be read or keeps" if count == 1 else f"{count:,} entries cannot be read or keep"
-        needs.append(_need(f"{name}: {told} changing: no digest", first))
-    over = (shown.get("history") or {}).get("over_bytes")
-    if over:
-        cure = "runs and the last keep_days need it: raise [store] max_gb, or lower keep_days"
-        needs.append(_need(f"the database of {name} is {size(over)} over max_gb", cure))
-    reason = str(shown["watch_reason"] or "")
-    if shown["watch"] == "poll" and not reason.startswith("configured"):
-        needs.append(_need(f"{name} is polled, not watched: {reason}", "changes are found by walking"))
-    return needs
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
-
-
-def _need(what: str, hint: str) -> dict[str, str]:
-    return {"what": what, "hint": hint}

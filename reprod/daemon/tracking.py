@@ -1,7 +1,7 @@
 """The tracking server as the daemon sees it: which one, whether it answers, and the one child process that talks to it.
 
 ``tracking_uri = "local"`` is a server of our own, started and kept alive here. Outbox rows are keyed by the configured
-URI (``local`` stays ``local`` whatever port it got).
+URI without its password (``local`` stays ``local`` whatever port it got).
 """
 
 import time
@@ -13,6 +13,7 @@ from anyio import from_thread, to_thread
 from anyio.abc import TaskStatus
 
 from reprod.config import Config
+from reprod.core.address import server_key
 from reprod.core.manifest import rfc3339
 from reprod.errors import ReprodError
 from reprod.sinks.child import MlflowChild
@@ -29,11 +30,12 @@ class Tracking:
     """One tracking server. ``key`` names it in the outbox, ``uri`` is where it answers (None: not yet, or none)."""
 
     def __init__(self, config: Config, log: Any) -> None:
-        self.key = config.mlflow.tracking_uri
+        self.key = server_key(config.mlflow.tracking_uri)
         self.local = self.key == "local"
-        self.uri: str | None = None if self.local else self.key or None
+        self.uri: str | None = None if self.local else config.mlflow.tracking_uri or None
         self.state: State = "starting" if self.key else "none"
         self.error: str | None = None
+        self.denied = False  # it answers, and refuses who asks
         self.last_poll_ns: int | None = None
         self.ready = anyio.Event()
         self._log = log
@@ -78,6 +80,7 @@ class Tracking:
         elif self.state != "unreachable":
             self._log.warning("tracking.lost", uri=self.uri, error=error.message, kind=error.kind)
         self.state, self.error = ("reachable", None) if error is None else ("unreachable", error.message)
+        self.denied = error is not None and error.kind == "denied"
         return back
 
     def document(self) -> dict[str, Any]:
@@ -87,6 +90,7 @@ class Tracking:
             "state": self.state,
             "last_poll_at": rfc3339(self.last_poll_ns) if self.last_poll_ns else None,
             "error": self.error,
+            "denied": self.denied,
             "local": self.local,
         }
 

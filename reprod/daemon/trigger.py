@@ -66,12 +66,12 @@ class Trigger:
     async def run(self) -> None:
         """Poll until cancelled, with jitter; slower while the server does not answer."""
         daemon = self._daemon
-        wait_s, rung = daemon.config.mlflow.poll_seconds, False
+        rung = False
         async with anyio.create_task_group() as group:
             while True:
                 self._bell = anyio.Event()
                 try:
-                    wait_s = await self._round(group, wait_s, rung=rung)
+                    wait_s = await self._round(group, rung=rung)
                 except StateError as error:
                     wait_s = daemon.be_stuck(error)
                 await anyio.sleep(POLL_SPACING_S)
@@ -79,17 +79,17 @@ class Trigger:
                     await self._bell.wait()
                 rung = self._bell.is_set()
 
-    async def _round(self, group: anyio.abc.TaskGroup, wait_s: float, *, rung: bool) -> float:
+    async def _round(self, group: anyio.abc.TaskGroup, *, rung: bool) -> float:
         """Publish what is due, ask for more; return how long to wait until the next round."""
         await self._publish_due(group)
         if self._daemon.tracking.state == "none":
             return LONGEST_POLL_S
         await self._daemon.tracking.ready.wait()
-        wait_s = await self._poll(wait_s, rung=rung)
+        wait_s = await self._poll(rung=rung)
         await self._publish_due(group)
         return wait_s
 
-    async def _poll(self, wait_s: float, *, rung: bool) -> float:
+    async def _poll(self, *, rung: bool) -> float:
         """Ask for tagged runs and take in those of our datasets; return how long to wait until the next poll."""
         daemon, tracking = self._daemon, self._daemon.tracking
         try:
@@ -205,7 +205,9 @@ class Trigger:
 
     async def _walk(self, name: str, walked: dict[str, Walked], run: PendingRun, slack: int) -> None:
         """Walk a dataset for a run. A walk that begins within the slack of its start proves nothing: let that pass."""
-        work = self._daemon.works[name]
+        work = self._daemon.works.get(name)
+        if work is None:  # removed since; who waits for it is told that it was not walked
+            return
         if work.report is not None:
             slack = max(slack, settle_slack_ns(work.report.fs_type))
         left_s = run.start_ms / 1e3 + slack / 1e9 + 0.005 - time.time()

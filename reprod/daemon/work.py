@@ -1,8 +1,9 @@
 """All that one dataset needs: its database, its watch, and the loop that refreshes it.
 
-The loop walks at start, on hints, on a timer, and when a run asks; requests that come while a walk is under way share
-the next one, because only a walk that began after a request can answer it. An expected failure is a state with a
-back-off; an unexpected exception fails this dataset alone. Times: ``*_ns`` wall clock, ``*_s`` the loop's clock.
+The loop walks at start, on hints, on a timer, and when a run asks: when that is due says `daemon.turns`. Requests that
+come while a walk is under way share the next one, because only a walk that began after a request can answer it. An
+expected failure is a state with a back-off; an unexpected exception fails this dataset alone. Times: ``*_ns`` wall
+clock, ``*_s`` the loop's clock.
 """
 
 import asyncio
@@ -24,10 +25,10 @@ from reprod.core.entry import display
 from reprod.daemon.counters import DatasetCounts
 from reprod.daemon.dataset_file import DatasetFile
 from reprod.daemon.dirty import DirtySet, Lease
-from reprod.daemon.schedule import LONGEST_SETTLE_S, Schedule
+from reprod.daemon.turns import Turns
 from reprod.daemon.unexpected import bug
 from reprod.daemon.view import BARRIER_S, WatchView, watch_without
-from reprod.daemon.waiters import Waiter, Waiters, answer
+from reprod.daemon.waiters import Waiter, answer
 from reprod.daemon.watcher import WatchService
 from reprod.errors import DamagedError, DatasetUnavailableError, ReprodError
 from reprod.fs.pace import Limits
@@ -67,15 +68,12 @@ class DatasetWork:
         self._config, self._limits, self._log = config, limits, log.bind(dataset=dataset.name)
         self.counts = counts  # of the whole life of the daemon; this object goes with a reload
         self._on_whole = on_whole
-        self._wake = anyio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiters = Waiters(dataset)
-        self._walked_s = -math.inf
-        self._schedule = Schedule()
         # Of its own: a walk may take hours, and forty of them would keep the shared threads from every answer.
         self._thread = anyio.CapacityLimiter(1)
         self.file = DatasetFile(dataset, config.state_dir, records, self._log)
         self.dirty = DirtySet(self._ring)
+        self._turns = Turns(dataset, self.dirty, self._hears)
         self.watch = WatchService(
             dataset.name,
             os.fsencode(dataset.path),
@@ -116,10 +114,14 @@ class DatasetWork:
         It is a full walk; ``for_run``: when and how the dataset's configuration says.
         """
         waiter = Waiter(rehash, accept_root, for_run)
-        self._waiters.add(waiter)
-        self._wake.set()
+        self._turns.add(waiter)
         await waiter.done.wait()
         return waiter
+
+    def patience_s(self) -> float:
+        """Return for how long those who wait have to be patient yet."""
+        left_s = self._turns.asked_s() - anyio.current_time()
+        return left_s if math.isfinite(left_s) else 0.0
 
     def elapsed_s(self) -> float:
         """How long the refresh under way has taken."""
@@ -133,7 +135,7 @@ class DatasetWork:
 
     def answer_all(self, error: ReprodError) -> None:
         """Tell those who wait for a walk that there will be none."""
-        answer(self._waiters.take(), None, error)
+        answer(self._turns.waiters.take(), None, error)
 
     def note_step(self, before_ns: int, after_ns: int, within_ns: int) -> None:
         """The clock was set (see ``DatasetFile.note_step``): times of before prove nothing, so look at everything."""
@@ -144,64 +146,28 @@ class DatasetWork:
 
     async def _serve(self) -> None:
         while True:
-            await self._until_needed()
-            await self._settle()
+            await self._turns.until_due()
             await self._once()
 
-    @property
     def _hears(self) -> bool:
         """Whether a run is content with what the watch tells, and the watch can tell."""
         return self.dataset.barrier == "events" and self.watch.armed and self.report is not None and self.error is None
 
-    def patience_s(self) -> float:
-        """Return for how long those who wait have to be patient yet."""
-        left_s = self._asked_s() - anyio.current_time()
-        return left_s if math.isfinite(left_s) else 0.0
-
-    def _asked_s(self) -> float:
-        """Return when the next of those who wait is due."""
-        return self._waiters.due_s(self._walked_s, hears=self._hears)
-
-    async def _until_needed(self) -> None:
-        """Wait for a hint, somebody who asks or a timer. After a failure only the back-off or who asks counts."""
-        while True:
-            self._wake = wake = anyio.Event()
-            if self._schedule.retry_s is None and self.dirty.pending():
-                return
-            left = min(self._schedule.due_s(), self._asked_s()) - anyio.current_time()
-            if left <= 0:
-                return
-            with anyio.move_on_after(left):
-                await wake.wait()
-
-    async def _settle(self) -> None:
-        """Let a burst of writes end, and background seals be a second apart; somebody who asks ends the wait."""
-        latest = anyio.current_time() + LONGEST_SETTLE_S
-        while self._asked_s() > anyio.current_time():
-            newest = self.dirty.newest_ns
-            quiet_s = (time.time_ns() - newest) / 1e9 if newest is not None else math.inf
-            left = self._schedule.settle_s(anyio.current_time(), quiet_s, latest)
-            if left <= 0:
-                return
-            self._wake = anyio.Event()
-            with anyio.move_on_after(left):
-                await self._wake.wait()
-
     async def _once(self) -> None:
         """Refresh once, and turn whatever comes of it into a state."""
-        asked = self._asked_s() <= anyio.current_time()
-        heard_ns = await self._hear() if asked and self._hears and self._waiters.only_runs() else None
+        turns = self._turns
+        asked = turns.asked_s() <= anyio.current_time()
+        heard_ns = await self._hear() if asked and self._hears() and turns.waiters.only_runs() else None
         waiters: list[Waiter] = []
         error: ReprodError | None = ReprodError(f"{self.dataset.name} is not looked at any more", hint="reprod status")
         self.began_s = anyio.current_time()
         try:
             with self.dirty.lease() as lease:
-                full = asked and heard_ns is None
-                full = full or lease.everything or self.began_s >= self._schedule.walk_s
-                waiters = self._waiters.take() if full or heard_ns is not None else []
-                order = self._order(lease, waiters, full=full)
+                full = turns.is_full(lease, asked=asked, heard=heard_ns is not None, began_s=self.began_s)
+                waiters = turns.waiters.take() if full or heard_ns is not None else []
+                order = turns.order(lease, waiters, self.began_s, full=full)
                 if order.paths is None:
-                    self._walked_s = self.began_s
+                    turns.note_walk(self.began_s)
                 elif not order.paths and heard_ns is None:
                     return
                 if order.paths is None or self.state in {"new", "unavailable", "failed"}:
@@ -226,12 +192,6 @@ class DatasetWork:
         """Return a moment up to which all hints have arrived; None if the watch did not answer."""
         moment_ns = time.time_ns()
         return moment_ns if await self.watch.barrier(BARRIER_S) else None
-
-    def _order(self, lease: Lease, waiters: list[Waiter], *, full: bool) -> Order:
-        """Everything when somebody asks, a timer says so or the watch cannot tell; else what was hinted at."""
-        if full:
-            return Order(None, any(w.rehash for w in waiters), any(w.accept_root for w in waiters))
-        return Order(self._schedule.paths(frozenset(lease.paths), lease.closed, self.began_s))
 
     def _look(self, lease: Lease, order: Order, heard_ns: int | None) -> Report | None:
         """Run the verb, in a worker thread; None if there was nothing to look at."""
@@ -264,7 +224,7 @@ class DatasetWork:
         self.last_change_ns = version.sealed_ns
         reconcile_s = self._config.watch.reconcile_seconds
         now, armed = anyio.current_time(), self.watch.armed
-        self._schedule.succeed(report, order.paths, self.began_s, now, reconcile_s, watched=armed)
+        self._turns.schedule.succeed(report, order.paths, self.began_s, now, reconcile_s, watched=armed)
         self.state = "incomplete" if version.problems else "current"
         if report.sealed or report.full:
             self._log.info("dataset.refreshed", **_fields(report))
@@ -278,7 +238,7 @@ class DatasetWork:
         known = self.error is not None and self.error.message == error.message
         self.error = error
         self.state = "unavailable" if isinstance(error, DatasetUnavailableError) else "failed"
-        self._schedule.fail(anyio.current_time())
+        self._turns.schedule.fail(anyio.current_time())
         self.counts.failed += 1
         if isinstance(error, DamagedError):
             await to_thread.run_sync(self.file.close)
@@ -306,7 +266,7 @@ class DatasetWork:
     def _wake_up(self) -> None:
         if self.state == "current":
             self.state = "dirty"
-        self._wake.set()
+        self._turns.ring()
 
 
 def _fields(report: Report) -> dict[str, Any]:

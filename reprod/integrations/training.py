@@ -103,9 +103,20 @@ def _own_context(command: Sequence[str], doubts: list[ReprodError]) -> ProcessCo
 
 
 def claimed_prefix(command: Sequence[str]) -> str:
-    """Return the prefix of the Python that the command becomes, if that one has MLflow; ``NO_PREFIX`` if not."""
-    from reprod.capture.process.named_interpreter import has_mlflow, named_interpreter, prefix_of, usual_sites
+    """Return the prefix of the Python that the command becomes, if that one starts runs; ``NO_PREFIX`` if not.
 
+    It does not where it has no MLflow, or runs notebooks: their kernels may be of another environment.
+    """
+    from reprod.capture.process.named_interpreter import (
+        has_mlflow,
+        named_interpreter,
+        prefix_of,
+        starts_kernels,
+        usual_sites,
+    )
+
+    if starts_kernels(command):
+        return NO_PREFIX
     try:
         found = named_interpreter(command, os.environ.get("PATH", ""), os.getcwd())
     except OSError:  # the working directory is gone

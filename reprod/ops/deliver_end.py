@@ -14,14 +14,13 @@ from reprod.core.environment import Record
 from reprod.core.run import Payload, PendingRun, key_of
 from reprod.core.snapshot import Snapshot
 from reprod.ops import payload, report
-from reprod.ops.nested import count_children, has_params, shared_with
+from reprod.ops.nested import count_children, part_of
 from reprod.ops.report import report_page
 from reprod.ops.run_files import OpenDataset, environment_files, put, record_of
-from reprod.ops.taken import ask_taken, known_taken
+from reprod.ops.taken import ask_taken, note_of
 from reprod.ops.upload import Server
 from reprod.sinks.child import MlflowChild
 from reprod.store import outbox
-from reprod.store.asked import place_of
 from reprod.store.connection import Database
 
 #: The files that say what a process did, beside what it ran in.
@@ -39,10 +38,11 @@ def deliver_end(
     git_diff: str = "patch",
     run: PendingRun | None = None,
     open_dataset: OpenDataset | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Write the params of a run that has ended by now, what its process told at its end, and its drift.
 
-    The rest is on it already. Idempotent: a later drift takes the place of an earlier one.
+    The rest is on it already. Idempotent: a later drift takes the place of an earlier one. Returns the files and params
+    of ours that have no place on the run, because it has its own of both names.
 
     :param ended: False for a run that is RUNNING, but whose process is gone: it may go on and log params of its own,
         so it gets its drift and no more.
@@ -51,35 +51,41 @@ def deliver_end(
     snapshot = msgspec.json.decode(delivery.snapshot or b"", type=described(Snapshot))
     kept = record_of(records, delivery, snapshot, git_diff)
     record = kept if ended else None
+    part = part_of(records, delivery, snapshot)
     folder = Path(tempfile.mkdtemp(prefix="delivery-", dir=scratch))
     try:
-        files = _last_words(records, delivery, child, scratch, snapshot, record)
-        if drift is not None and shared_with(records, delivery, snapshot) is None:
-            place = _place(records, delivery, child, "data_manifest/drift.json")
-            files[place] = json.dumps(to_document(report.reserved(drift, snapshot)), indent=2).encode()
+        files = _last_words(Server(records, child, delivery.tracking_uri, scratch), snapshot, record)
+        if drift is not None and part.parent is None:
+            files["data_manifest/drift.json"] = json.dumps(
+                to_document(report.reserved(drift, snapshot)), indent=2
+            ).encode()
             if run is not None and open_dataset is not None:
                 children = count_children(records, delivery.tracking_uri, delivery.run_id)
-                files[_place(records, delivery, child, report.PATH)] = report_page(
+                files[report.PATH] = report_page(
                     snapshot, kept, delivery, run, open_dataset, records, drift, children, git_diff=git_diff
                 )
+        asked = ask_taken(records, delivery, child, map(part.path_of, files))
         for path, content in files.items():
-            put(folder / path, content)
+            place = asked.place_of(part.path_of(path))
+            if place is not None:
+                put(folder / place, content)
         params = None
-        if ended and has_params(records, delivery, snapshot):
+        if ended and part.has_params:
             params = payload.params(snapshot, record.environment if record else None)
-        child.deliver(
+        result = child.deliver(
             Payload(
                 run_id=delivery.run_id,
                 state=None,  # the run has it; one that names other datasets by now has another
                 timestamp_ms=snapshot.created_ns // 1_000_000,
                 host_id=snapshot.host_id,
-                tags=drift_tags(drift) if drift is not None else {},
+                tags=(drift_tags(drift) if drift is not None else {}) | note_of(asked.left_out),
                 params=params,
                 artifacts_dir=str(folder) if files else None,
             )
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    return *asked.left_out, *result.artifacts_left_out, *result.params_refused
 
 
 def drift_tags(drift: Drift) -> dict[str, str]:
@@ -88,27 +94,9 @@ def drift_tags(drift: Drift) -> dict[str, str]:
     return {"reprod.drift": drift.verdict, **(each if len(each) > 1 else {})}
 
 
-def _last_words(
-    records: Database,
-    delivery: outbox.Delivery,
-    child: MlflowChild,
-    scratch: Path,
-    snapshot: Snapshot,
-    record: Record | None,
-) -> dict[str, bytes]:
-    """Return the files, by their path on the run, that hold more since the process told of its end."""
+def _last_words(server: Server, snapshot: Snapshot, record: Record | None) -> dict[str, bytes]:
+    """Return the files, by their path, that hold more since the process told of its end."""
     if record is None or record.execution == snapshot.execution:
         return {}
-    taken = known_taken(delivery).taken.artifacts_taken
-    files = environment_files(record, Server(records, child, delivery.tracking_uri, scratch))
-    paths = {name: f"environment/{name}" for name in _OF_THE_END}
-    return {f"reprod/{path}" if path in taken else path: files[name] for name, path in paths.items()}
-
-
-def _place(records: Database, delivery: outbox.Delivery, child: MlflowChild, path: str) -> str:
-    """Return where a file goes: to its path, apart for datasets that were named later, beside a file of the user's."""
-    place = records.read(lambda c: place_of(c, delivery.id))
-    if place > 1:
-        return f"reprod/{place}/{path.removeprefix('reprod/')}"
-    taken = ask_taken(records, delivery, child, [path], [])
-    return f"reprod/{path}" if path in taken.artifacts_taken else path
+    files = environment_files(record, server)
+    return {f"environment/{name}": files[name] for name in _OF_THE_END}

@@ -67,7 +67,9 @@ def check_reachable(situation: Situation) -> list[Finding]:
     if refusal is None:
         means = "it answers here: a proxy, a name or a password that the daemon's own environment lacks"
         lines = situation.start_lines
-        return [Finding("bad", "tracking", f"{shown} does not answer the daemon: {theirs}", means, lines)]
+        denied = ((situation.status or {}).get("tracking") or {}).get("denied")
+        does = "refuses the daemon" if denied else "does not answer the daemon"
+        return [Finding("bad", "tracking", f"{shown} {does}: {theirs}", means, lines)]
     state = ((situation.status or {}).get("tracking") or {}).get("state")
     means = "runs wait, and are recorded when it is back"
     if state == "reachable":

@@ -34,6 +34,7 @@ _PRUNED = "versions of that time were pruned"
 _NOT_KEPT = "what was touched in a part of that time is not kept (any more)"
 _MANY = "more was touched than is kept"
 _MOVING = "names came or went while it was walked"
+_NAMES = "names may have come and gone in a directory, or it was moved away and back: its times changed"
 _REMOUNTED = "its root was mounted or made anew during the run"
 _NETWORK = "on a network file system another host's change may not be seen in time"
 
@@ -101,6 +102,7 @@ def _judged(c: index.Connection, bound: BoundDataset, seq: int, life: Lifetime, 
         to_version=marks[over.last].seq,
         counts=dict(reader.counts),
         paths=tuple(sorted((*reader.old, *reader.new)[:MOST_PATHS], key=lambda each: each.path)),
+        place=reader.place if found.reason == _NAMES else None,
     )
     return Judged(drift, end.until_ns if found.walk else None)
 
@@ -123,6 +125,7 @@ class _Reader:
     counts: Counter[str] = field(default_factory=Counter)
     old: list[DriftedPath] = field(default_factory=list)  # were there at the start
     new: list[DriftedPath] = field(default_factory=list)
+    place: str | None = None  # the first directory whose times nothing explains
     _existing: Counter[int] = field(default_factory=Counter)
     _added: Counter[int] = field(default_factory=Counter)
 
@@ -202,10 +205,12 @@ class _Reader:
         proved = mark.proved_ns is not None and mark.proved_ns > end.until_ns
         if trace.vanished and i + 1 == len(self.marks) and not proved:
             return _MOVING
-        for directory in self._unexplained(trace.directories):
-            where = f"{display(directory)}/" if directory else "its root"
-            return f"names may have come and gone in {where}, or it was moved away and back: its times changed"
-        return None
+        directory = next(self._unexplained(trace.directories), None)
+        if directory is None:
+            return None
+        if self.place is None:
+            self.place = f"{display(directory)}/" if directory else "its root"
+        return _NAMES
 
     def _unexplained(self, directories: Sequence[bytes]) -> Iterator[bytes]:
         for directory in directories:

@@ -22,6 +22,8 @@ from reprod.core import digest
 from reprod.core.entry import Entry, Kind, Problem
 from reprod.core.manifest import Header
 from reprod.core.pattern import Selection
+from reprod.core.redact import Redactor
+from reprod.core.redact_known import secrets_of_variables
 from reprod.errors import DatasetUnavailableError, StateError, UsageError
 from reprod.fs.atomic import write_output
 from reprod.fs.root import Root, open_root
@@ -123,7 +125,7 @@ def check_patterns(patterns: Sequence[str], which: str) -> tuple[str, ...]:
 
 
 def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return metadata as JSON gives it back. Raises UsageError for what JSON does not hold."""
+    """Return metadata as JSON gives it back, secrets masked (law 10). Raises UsageError for what JSON does not hold."""
     if metadata is None:
         return None
     if not isinstance(metadata, Mapping):
@@ -133,7 +135,7 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"metadata cannot be written as JSON: {error}", hint="keep to plain values") from error
-    kept: dict[str, Any] = json.loads(text)
+    kept: dict[str, Any] = Redactor(tuple(secrets_of_variables(os.environ))).value(json.loads(text))
     return kept
 
 

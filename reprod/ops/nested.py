@@ -1,11 +1,13 @@
-"""Runs within runs: a child on its parent's data and environment has nothing of its own to say of either.
+"""What of a run is a delivery's to write: not what its parent has, nor what the run got for what it named first.
 
-A sweep of a thousand children would else carry a thousand manifests. Such a child gets tags and the dataset input, and
-a tag that names the parent, where the rest is.
+A child on its parent's data and environment has nothing of its own to say of either: a sweep of a thousand children
+would else carry a thousand manifests. Such a child gets tags and the dataset input, and a tag that names the parent,
+where the rest is.
 """
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import msgspec
 
@@ -19,6 +21,31 @@ from reprod.store.connection import Database
 SAME_AS = "reprod.same_as"
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A delivery's part of its run. ``place``: how many times the run had named datasets by then, from 1.
+
+    ``parent`` is the run that holds all that this one shares with it, None where it shares less than all.
+    """
+
+    place: int
+    parent: str | None
+
+    @property
+    def has_params(self) -> bool:
+        """Whether params and metrics are this delivery's to write: once written they stay those of the first."""
+        return self.place == 1 and self.parent is None
+
+    def path_of(self, path: str) -> str:
+        """Return where a file goes on the run so that it does not cover what was recorded of other datasets."""
+        return path if self.place == 1 else f"reprod/{self.place}/{path.removeprefix('reprod/')}"
+
+
+def part_of(records: Database, delivery: outbox.Delivery, snapshot: Snapshot) -> Part:
+    """Return which part of its run a delivery writes."""
+    return Part(records.read(lambda c: asked.place_of(c, delivery.id)), shared_with(records, delivery, snapshot))
+
+
 def shared_with(records: Database, delivery: outbox.Delivery, snapshot: Snapshot) -> str | None:
     """Return the parent's run id if all that a run used is what was recorded of its parent, else None."""
     parent = msgspec.json.decode(delivery.run, type=described(PendingRun)).parent
@@ -28,12 +55,6 @@ def shared_with(records: Database, delivery: outbox.Delivery, snapshot: Snapshot
     theirs = msgspec.json.decode(stored, type=described(Snapshot))
     same = theirs.state == "captured" and theirs.environment == snapshot.environment
     return parent if same and _used(theirs) == _used(snapshot) else None
-
-
-def has_params(records: Database, delivery: outbox.Delivery, snapshot: Snapshot) -> bool:
-    """Whether params and metrics are this delivery's to write: not a child's, nor those of what a run named later."""
-    first = records.read(lambda c: asked.place_of(c, delivery.id)) == 1
-    return first and shared_with(records, delivery, snapshot) is None
 
 
 def count_children(records: Database, tracking_uri: str, run_id: str) -> dict[str, int]:

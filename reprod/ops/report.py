@@ -19,16 +19,19 @@ from reprod.core.entry import Content
 from reprod.core.environment import Record
 from reprod.core.environment_diff import compare as compare_environments
 from reprod.core.profile import DataProfile, profile
+from reprod.core.redact_known import redact_known
+from reprod.core.redact_paths import Curtain
+from reprod.core.redact_record import hidden
 from reprod.core.report import bare_page, page_of
 from reprod.core.report_since import DatasetSince, EarlierRun, EnvironmentSince, Since, since_delta
 from reprod.core.run import PendingRun
 from reprod.core.run_record import RunRecord, UsedDataset
 from reprod.core.snapshot import BoundDataset, Publish, Snapshot
 from reprod.errors import IncompleteError, NotFoundError, ReprodError
-from reprod.ops.run_files import OpenDataset, record_of
+from reprod.ops.run_files import OpenDataset, curtain_of, record_of
 from reprod.store import listing, outbox, subtree, versions
 from reprod.store.connection import Database
-from reprod.store.earlier import Earlier, run_before
+from reprod.store.earlier import Earlier, runs_before
 
 #: Where the page is on a run.
 PATH = "reprod/report.html"
@@ -90,10 +93,12 @@ def report_page(
     """
     told = run_record(snapshot, record, run, drift, children)
     try:
+        told = _with_selections(told, snapshot, open_dataset)
         profiles = {each.named: _profile(each, snapshot, open_dataset) for each in snapshot.datasets if each.digest}
         return page_of(told, profiles, _since(snapshot, record, delivery, run, open_dataset, records, git_diff))
     except Exception as error:  # noqa: BLE001 - a page is no reason to keep back what it tells of
-        return bare_page(told, f"{type(error).__name__}: {error}")
+        why = redact_known(f"{type(error).__name__}: {error}", os.environ)
+        return bare_page(told, curtain_of(snapshot).text(why))
 
 
 def run_record(
@@ -103,11 +108,12 @@ def run_record(
     drift: Drift | None = None,
     children: dict[str, int] | None = None,
 ) -> RunRecord:
-    """Return all that a daemon knows of a run; params, metrics and the name of the experiment it does not."""
+    """Return all that a daemon knows of a run; its params and metrics it does not."""
+    curtain = curtain_of(snapshot)
     return RunRecord(
         run_id=run.run_id,
         name=run.name,
-        experiment=None,
+        experiment=run.experiment or None,
         status=run.status,
         start_ns=run.start_ms * 1_000_000,
         end_ns=run.end_ms * 1_000_000 if run.end_ms is not None else None,
@@ -116,15 +122,15 @@ def run_record(
         host=snapshot.host,
         assurance=snapshot.assurance,
         error="; ".join(snapshot.errors) or None,
-        datasets=tuple(map(_used, snapshot.datasets)),
+        datasets=tuple(_used(each, curtain) for each in snapshot.datasets),
         drift=reserved(drift, snapshot) if drift else None,
         environment=record,
-        environment_unknown=snapshot.environment_unknown,
+        environment_unknown=curtain.text(snapshot.environment_unknown or "") or None,
         children=children or {},
     )
 
 
-def _used(dataset: BoundDataset) -> UsedDataset:
+def _used(dataset: BoundDataset, curtain: Curtain) -> UsedDataset:
     told = dataset.publish != "digest"
     return UsedDataset(
         name=dataset.named,
@@ -135,9 +141,32 @@ def _used(dataset: BoundDataset) -> UsedDataset:
         files=dataset.files if told else None,
         bytes=dataset.bytes if told else None,
         sealed_ns=dataset.sealed_ns,
-        error=dataset.error,
+        error=curtain.text(dataset.error) if dataset.error else None,
         candidates=dataset.candidates,
     )
+
+
+def _with_selections(told: RunRecord, snapshot: Snapshot, open_dataset: OpenDataset) -> RunRecord:
+    """Return a run with what was included and excluded of its datasets, as their versions say."""
+    bound = {each.named: each for each in snapshot.datasets}
+    return replace(
+        told,
+        datasets=tuple(
+            replace(each, selection=_selection(bound[each.name], snapshot, open_dataset)) for each in told.datasets
+        ),
+    )
+
+
+def _selection(dataset: BoundDataset, snapshot: Snapshot, open_dataset: OpenDataset) -> dict[str, object] | None:
+    if dataset.seq is None or dataset.publish == "digest":
+        return None
+    seq = dataset.seq
+    try:
+        with closing(open_dataset(dataset.name, seq, snapshot.created_ns)) as db:
+            found: dict[str, object] = db.read(lambda c: versions.record(c, seq))["selection"]
+    except ReprodError:  # the page says at the pictures that there is no such file any more
+        return None
+    return found
 
 
 def reserved(drift: Drift, snapshot: Snapshot) -> Drift:
@@ -152,9 +181,9 @@ def _reserved(drift: DatasetDrift, published: dict[str, Publish]) -> DatasetDrif
         case "full":
             return drift
         case "summary":
-            return replace(drift, paths=())
+            return replace(drift, paths=(), place=None)
         case _:
-            return replace(drift, paths=(), counts={}, reason="")
+            return replace(drift, paths=(), counts={}, reason="", place=None)
 
 
 def _profile(dataset: BoundDataset, snapshot: Snapshot, open_dataset: OpenDataset) -> DataProfile | str:
@@ -185,14 +214,12 @@ def _since(
     git_diff: str,
 ) -> Since:
     start_ns = run.start_ms * 1_000_000
-    found: dict[str, Earlier | None] = {
-        each.named: records.read(
-            lambda c, of=each: run_before(c, delivery, start_ns, of.name, of.path, snapshot.created_ns)  # type: ignore[misc]
-        )
-        for each in snapshot.datasets
-    }
-    datasets = tuple(_dataset_since(each, found[each.named], snapshot, open_dataset) for each in snapshot.datasets)
-    newest = max((each for each in found.values() if each), key=lambda each: each.start_ns, default=None)
+    data = [(each.name, each.path) for each in snapshot.datasets]
+    found = records.read(lambda c: runs_before(c, delivery, start_ns, data, snapshot.created_ns))
+    datasets = tuple(
+        _dataset_since(each, found.get((each.name, each.path)), snapshot, open_dataset) for each in snapshot.datasets
+    )
+    newest = max(found.values(), key=lambda each: each.start_ns, default=None)
     return Since(datasets, _environment_since(records, record, snapshot, newest, git_diff) if newest else None)
 
 
@@ -237,12 +264,13 @@ def _below(contents: dict[bytes, Content], start: bytes) -> dict[bytes, Content]
 def _environment_since(
     records: Database, record: Record | None, snapshot: Snapshot, then: Earlier, git_diff: str
 ) -> EnvironmentSince:
-    told = EnvironmentSince(EarlierRun(then.run_id, then.name, then.start_ns))
+    told, curtain = EnvironmentSince(EarlierRun(then.run_id, then.name, then.start_ns)), curtain_of(snapshot)
     if record is None:
-        return replace(told, unknown=snapshot.environment_unknown)
+        return replace(told, unknown=curtain.text(snapshot.environment_unknown or "") or None)
     row = records.read(lambda c: outbox.get(c, then.delivery_id))
     stored = msgspec.json.decode(row.snapshot, type=described(Snapshot)) if row is not None and row.snapshot else None
     before = record_of(records, row, stored, git_diff) if row is not None and stored is not None else None
     if before is None:
         return replace(told, unknown="That of the run before is not known.")
-    return replace(told, comparison=compare_environments(before, record))
+    # What was published with the run before may be kept back by now.
+    return replace(told, comparison=compare_environments(hidden(before, curtain), record))

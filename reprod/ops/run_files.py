@@ -8,15 +8,20 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from reprod.capture.sections import Sections
 from reprod.core import digest, manifest
 from reprod.core.entry import Entry, Kind
 from reprod.core.environment import PREFIX, Record, decode, trimmed
 from reprod.core.environment_files import artifacts
 from reprod.core.manifest import Header
+from reprod.core.redact_paths import Curtain
+from reprod.core.redact_record import hidden
 from reprod.core.run import key_of
 from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.errors import DamagedError
@@ -34,12 +39,28 @@ OpenDataset = Callable[[str, int, int], Database]
 
 
 def record_of(records: Database, delivery: outbox.Delivery, snapshot: Snapshot, git_diff: str) -> Record | None:
-    """Return the environment of the snapshot, and of its process what is known by now."""
+    """Return the environment of the snapshot, and of its process what is known by now, as a run is told it.
+
+    That is without a path of a dataset whose names are not published: what is told of an environment comes from here.
+    """
     key, execution = snapshot.environment, records.read(lambda c: last_word(c, delivery, snapshot))
     if key is None or execution is None:
         return None
     kept, files = records.read(lambda c: (snapshots.environment(c, key), snapshots.environment_files(c, key)))
-    return trimmed(Record(execution, decode(kept), files), git_diff) if kept is not None else None
+    if kept is None:
+        return None
+    return trimmed(hidden(Record(execution, decode(kept), files), curtain_of(snapshot)), git_diff)
+
+
+def curtain_of(snapshot: Snapshot) -> Curtain:
+    """Return what hides the paths of those datasets of a run whose names, or even whose roots, stay here."""
+    return Curtain([replace(each, roots=_with_resolved(each.roots)) for each in snapshot.reserved])
+
+
+def _with_resolved(roots: tuple[str, ...]) -> tuple[str, ...]:
+    """Return roots also as the kernel tells a directory, with links resolved; on a dead server that may never come."""
+    found = (Sections().take(root, partial(os.path.realpath, root)) for root in roots)
+    return tuple(dict.fromkeys([*roots, *(root for root in found if root is not None)]))
 
 
 def write_files(
@@ -55,7 +76,7 @@ def write_files(
         for name, content in environment_files(record, server).items():
             put(folder / "environment" / name, content)
     else:
-        reason = {"environment": None, "reason": snapshot.environment_unknown}
+        reason = {"environment": None, "reason": curtain_of(snapshot).text(snapshot.environment_unknown or "")}
         put(folder / "reprod" / "environment_unknown.json", json.dumps(reason, indent=2).encode())
     several = len(snapshot.datasets) > 1
     for dataset in snapshot.datasets:

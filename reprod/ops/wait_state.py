@@ -10,8 +10,8 @@ import time
 from reprod.errors import NotFoundError, ReprodError
 from reprod.sinks import inprocess
 
-POLL_FIRST_S = 0.05
-POLL_LAST_S = 1.0
+#: Between two questions: a tenth of the wait so far, so that the answer is late by no more than that.
+POLL_SHARE, POLL_FIRST_S, POLL_LAST_S = 0.1, 0.05, 1.0
 
 
 def wait_state(run_id: str, timeout_s: float) -> str | None:
@@ -22,12 +22,13 @@ def wait_state(run_id: str, timeout_s: float) -> str | None:
     """
     states: list[str] = []
     errors: list[ReprodError] = []
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
+    deadline = began + timeout_s
     stop = threading.Event()
 
     def poll() -> None:
-        pause = POLL_FIRST_S
         while not stop.is_set():
+            pause = min(max(POLL_FIRST_S, POLL_SHARE * (time.monotonic() - began)), POLL_LAST_S)
             try:
                 state = inprocess.read_tags(run_id).get("reprod.state")
             except ReprodError as error:
@@ -40,7 +41,6 @@ def wait_state(run_id: str, timeout_s: float) -> str | None:
                 states.append(state)
                 return
             stop.wait(pause)
-            pause = min(pause * 1.5, POLL_LAST_S)
 
     thread = threading.Thread(target=poll, name="reprod-wait", daemon=True)
     thread.start()

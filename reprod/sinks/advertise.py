@@ -13,6 +13,7 @@ from reprod.sinks.failures import kind_of
 from reprod.sinks.host_messages import Advertise, Compared, Hosts, HostTags, Node
 from reprod.sinks.many_hosts import STATE, node
 from reprod.sinks.protocol import STORE_EXPERIMENT, SinkError
+from reprod.sinks.searching import run_page, run_pages
 from reprod.sinks.store_run import open_run
 
 #: Hosts in one answer, MLflow's default for a page; more pages are asked for.
@@ -58,13 +59,8 @@ def find_hosts(client: Any) -> tuple[HostTags, ...]:
     experiment = client.get_experiment_by_name(STORE_EXPERIMENT)
     if experiment is None or experiment.lifecycle_stage != "active":
         return ()
-    found, token = [], None
-    while True:
-        page = _search(client, experiment.experiment_id, HOSTS, PAGE, token)
-        found += [HostTags(str(run.info.run_id), _of_hosts(run.data.tags)) for run in page]
-        token = page.token
-        if not token:
-            return tuple(found)
+    found = run_pages(client, [experiment.experiment_id], HOSTS, PAGE)
+    return tuple(HostTags(str(run.info.run_id), _of_hosts(run.data.tags)) for run in found)
 
 
 def compare(client: Any, asked: Node) -> Compared:
@@ -89,22 +85,9 @@ def _own_run(client: Any, host_id: str, hint: str | None) -> tuple[str | None, d
     experiment = client.get_experiment_by_name(STORE_EXPERIMENT)
     if experiment is None or experiment.lifecycle_stage != "active":
         return None, {}
-    for run in _search(client, experiment.experiment_id, f"tags.`reprod.host.id` = '{host_id}'", 1, None):
+    for run in run_page(client, [experiment.experiment_id], f"tags.`reprod.host.id` = '{host_id}'", 1, None):
         return str(run.info.run_id), _of_hosts(run.data.tags)
     return None, {}
-
-
-def _search(client: Any, experiment_id: str, question: str, most: int, token: str | None) -> Any:
-    from mlflow.entities import ViewType
-
-    return client.search_runs(
-        [experiment_id],
-        filter_string=question,
-        run_view_type=ViewType.ACTIVE_ONLY,
-        max_results=most,
-        order_by=["attributes.start_time ASC"],
-        page_token=token,
-    )
 
 
 def _of_hosts(tags: Mapping[str, str]) -> dict[str, str]:

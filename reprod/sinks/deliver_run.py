@@ -49,7 +49,7 @@ def prepare(client: Any, run_id: str, artifact_paths: Iterable[str], metric_keys
 
 
 def deliver(client: Any, payload: Payload) -> Delivered:
-    """Write the payload to its run and return what became of params whose names were taken.
+    """Write the payload to its run and return what became of params and artifacts whose names were taken.
 
     Raises `SinkError` of kind ``permanent`` before the first request for a value over MLflow's limits or lost artifact
     files, of kind ``gone`` for a deleted run (which would still take artifacts), of kind ``busy`` while another host
@@ -61,8 +61,9 @@ def deliver(client: Any, payload: Payload) -> Delivered:
         has = _claimed(client, payload, has)
     delivered = Delivered()
     mine = share(has, payload)
+    left_out: tuple[str, ...] = ()
     if mine.owns:
-        _write_files(client, payload)
+        left_out = _write_files(client, payload)
         if payload.rivals:  # that took a while
             has = tags_of(client, payload.run_id)
             mine = share(has, payload)
@@ -72,15 +73,18 @@ def deliver(client: Any, payload: Payload) -> Delivered:
         _write_beside(client, payload, mine)
     if payload.rivals or not mine.owns:
         _stand_by(client, payload)
-    return delivered
+    return replace(delivered, artifacts_left_out=left_out)
 
 
-def _write_files(client: Any, payload: Payload) -> None:
+def _write_files(client: Any, payload: Payload) -> tuple[str, ...]:
+    """Upload artifacts and inputs; return the artifacts that have no place on the run."""
+    left_out: tuple[str, ...] = ()
     if payload.artifacts_dir is not None:
-        upload(client, payload.run_id, Path(payload.artifacts_dir))
+        left_out = upload(client, payload.run_id, Path(payload.artifacts_dir))
     if payload.inputs:
         inputs = [_dataset_input(row) for row in payload.inputs]
         _once_more(lambda: client.log_inputs(payload.run_id, inputs))
+    return left_out
 
 
 def _write_record(client: Any, payload: Payload, mine: Share, has: dict[str, str]) -> Delivered:

@@ -5,10 +5,11 @@ MLflow shows trouble in three ways (measured on 3.17.2): a refusal by the server
 calls raise requests' own HTTPError. All three are looked at. Imports mlflow: for the child process only.
 """
 
+import os
 import re
 import traceback
 
-from reprod.core.redact import redact_text
+from reprod.core.redact_known import redact_known
 from reprod.sinks.protocol import Failure, Kind, SinkError
 
 #: Enough for MLflow's sentence; a proxy's HTML page is cut.
@@ -58,12 +59,13 @@ def classify(error: Exception) -> Failure:
     if isinstance(error, SinkError):
         return Failure(error.kind, error.message, error.detail)
     kind = kind_of(error)
-    message = redact_text(" ".join(str(error).split()))[:MESSAGE_LIMIT]
+    # MLflow takes the password from a variable, and a server may send it back.
+    message = redact_known(" ".join(str(error).split()), os.environ)[:MESSAGE_LIMIT]
     if kind == "unreachable":
         return Failure(kind, _plainly(message) or message or type(error).__name__)
     if kind != "bug":
         return Failure(kind, message or type(error).__name__)
-    detail = redact_text("".join(traceback.format_exception(error)))
+    detail = redact_known("".join(traceback.format_exception(error)), os.environ)
     return Failure("bug", f"{type(error).__name__}: {message}", detail)
 
 

@@ -14,19 +14,20 @@ from typing import Any
 from reprod.core.run import PendingRun, Source, dataset_names
 from reprod.sinks.failures import error_code, kind_of
 from reprod.sinks.protocol import RunRow, RunsNow
+from reprod.sinks.searching import active_experiments, chunks, run_pages
 
 PENDING = "tags.`reprod.dataset` IS NOT NULL AND tags.`reprod.state` IS NULL"
 
 #: MLflow before 3.11 refuses IS NULL on tags; LIKE needs the tag to exist, so a missing state is seen only here.
 TAGGED = "tags.`reprod.dataset` LIKE '%'"
 
-#: An empty list of experiments finds nothing, and 260,000 ids at once were a 500 (measured).
-EXPERIMENTS_A_CALL = 1000
-
 #: 1,000 excluded ids cost 440 ms on 50,000 runs (measured); beyond this the clauses cost more than the rows. The parser
 #: of the server (sqlparse 0.6) refuses 10,000 words, and an id with its comma is two: 3,000 were taken, 5,000 not.
 HANDLED_A_CLAUSE = 500
 HANDLED_AT_MOST = 2000
+
+#: Fewer runs than this are asked for one by one: a request for each is no more than a search.
+FEW = 3
 
 #: What asks for the age of a server alone: no other word in it can be refused.
 IS_NULL = "tags.`reprod.state` IS NULL"
@@ -51,12 +52,14 @@ class RunFinder:
         self._client = client
         self._old_until_s = float("-inf")
         self._experiments: list[Experiment] | None = None
+        self._names: dict[str, str] = {}
 
     @property
     def experiments(self) -> list[Experiment]:
         """As the last poll found them; a child that was killed since then lists them anew, instead of finding none."""
         if self._experiments is None:
             self._experiments = list(self._list_experiments())
+            self._names = {each.experiment_id: each.name for each in self._experiments}
         return self._experiments
 
     @property
@@ -72,7 +75,7 @@ class RunFinder:
         for run in self.search(everywhere, PENDING, (TAGGED,), page_size, handled):
             tags = run.data.tags
             if "reprod.state" not in tags and dataset_names(tags.get("reprod.dataset", "")):
-                found[str(run.info.run_id)] = pending(run)
+                found[str(run.info.run_id)] = self.pending(run)
         return list(found.values())
 
     def search(
@@ -117,10 +120,12 @@ class RunFinder:
 
     def runs(self, run_ids: Iterable[str]) -> RunsNow:
         """Return these runs as they are now; deleted and unknown ones are ``missing``."""
+        asked = list(dict.fromkeys(run_ids))
+        found = self._found_together(asked)
         rows, missing, denied = [], [], []
-        for run_id in dict.fromkeys(run_ids):
+        for run_id in asked:
             try:
-                run = self._client.get_run(run_id)
+                run = found[run_id] if run_id in found else self._client.get_run(run_id)
             except Exception as error:
                 # A malformed id is refused with a 400 before it is looked up: no run has it.
                 kind = kind_of(error)
@@ -135,48 +140,53 @@ class RunFinder:
                 missing.append(run_id)
                 continue
             tags = {key: str(value) for key, value in run.data.tags.items() if key.startswith("reprod.")}
-            rows.append(RunRow(run=pending(run), tags=tags))
+            rows.append(RunRow(run=self.pending(run), tags=tags))
         return RunsNow(tuple(rows), tuple(missing), tuple(denied))
 
-    def _list_experiments(self) -> Iterator[Experiment]:
-        from mlflow.entities import ViewType
+    def pending(self, run: Any, dataset: str | None = None, source: Source = "run") -> PendingRun:
+        """Return what reprod sees of MLflow's run; ``dataset`` is what ``source`` names for it, None: its own tag."""
+        info, tags = run.info, run.data.tags
+        return PendingRun(
+            run_id=str(info.run_id),
+            experiment_id=str(info.experiment_id),
+            name=str(info.run_name or ""),
+            status=str(info.status),
+            start_ms=int(info.start_time or 0),
+            end_ms=int(info.end_time) if info.end_time else None,
+            dataset=str(tags.get("reprod.dataset", "")) if dataset is None else dataset,
+            source=source,
+            context=tags.get("reprod.context"),
+            note=tags.get("reprod.note"),
+            parent=tags.get("mlflow.parentRunId"),
+            experiment=self._names.get(str(info.experiment_id), ""),
+        )
 
-        token = None
-        while True:
-            page = self._client.search_experiments(
-                view_type=ViewType.ACTIVE_ONLY, max_results=EXPERIMENTS_A_CALL, page_token=token
-            )
-            for found in page:
-                dataset = (found.tags or {}).get("reprod.dataset", "")
-                yield Experiment(str(found.experiment_id), str(found.name), str(dataset))
-            token = page.token
-            if not token:
-                return
+    def _found_together(self, run_ids: Sequence[str]) -> dict[str, Any]:
+        """Return those of many runs that searches find, by their id; whatever they do not find has to be asked for."""
+        found: dict[str, Any] = {}
+        if len(run_ids) < FEW or self._experiments is None:
+            return found
+        everywhere = [each.experiment_id for each in self._experiments]
+        for quoted in _quoted(run_ids):
+            try:
+                runs = self._search(everywhere, f"attributes.run_id IN ({quoted})", HANDLED_A_CLAUSE)
+            except Exception as error:
+                if not is_refused(error):
+                    raise
+                break
+            found |= {str(run.info.run_id): run for run in runs}
+        return found
+
+    def _list_experiments(self) -> Iterator[Experiment]:
+        for found in active_experiments(self._client):
+            dataset = (found.tags or {}).get("reprod.dataset", "")
+            yield Experiment(str(found.experiment_id), str(found.name), str(dataset))
 
     def _search(self, experiments: Sequence[str], question: str, page_size: int) -> list[Any]:
         found: list[Any] = []
-        for start in range(0, len(experiments), EXPERIMENTS_A_CALL):
-            found += self._pages(experiments[start : start + EXPERIMENTS_A_CALL], question, page_size)
+        for some in chunks(experiments):
+            found += run_pages(self._client, some, question, page_size)
         return found
-
-    def _pages(self, experiments: Sequence[str], question: str, page_size: int) -> Iterator[Any]:
-        from mlflow.entities import ViewType
-
-        token = None
-        while True:
-            page = self._client.search_runs(
-                experiments,
-                filter_string=question,
-                run_view_type=ViewType.ACTIVE_ONLY,
-                max_results=page_size,
-                # Oldest first, so that a run that starts meanwhile comes on a later page and moves none.
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
 
 
 def is_refused(error: Exception) -> bool:
@@ -185,27 +195,12 @@ def is_refused(error: Exception) -> bool:
 
 
 def _except(handled: Sequence[str]) -> Iterator[str]:
-    # Only what an id can be goes into the filter; a foreign one excludes nothing anyway.
-    usable = [run_id for run_id in handled if run_id.isascii() and run_id.replace("-", "").isalnum()]
-    latest = usable[-HANDLED_AT_MOST:]
-    for start in range(0, len(latest), HANDLED_A_CLAUSE):
-        quoted = ",".join(f"'{run_id}'" for run_id in latest[start : start + HANDLED_A_CLAUSE])
+    for quoted in _quoted(handled[-HANDLED_AT_MOST:]):
         yield f"attributes.run_id NOT IN ({quoted})"
 
 
-def pending(run: Any, dataset: str | None = None, source: Source = "run") -> PendingRun:
-    """Return what reprod sees of MLflow's run; ``dataset`` is what ``source`` names for it, None: its own tag."""
-    info, tags = run.info, run.data.tags
-    return PendingRun(
-        run_id=str(info.run_id),
-        experiment_id=str(info.experiment_id),
-        name=str(info.run_name or ""),
-        status=str(info.status),
-        start_ms=int(info.start_time or 0),
-        end_ms=int(info.end_time) if info.end_time else None,
-        dataset=str(tags.get("reprod.dataset", "")) if dataset is None else dataset,
-        source=source,
-        context=tags.get("reprod.context"),
-        note=tags.get("reprod.note"),
-        parent=tags.get("mlflow.parentRunId"),
-    )
+def _quoted(run_ids: Sequence[str]) -> Iterator[str]:
+    """Yield lists of ids for filters. Only what an id can be goes into one; a foreign one finds nothing anyway."""
+    usable = [run_id for run_id in run_ids if run_id.isascii() and run_id.replace("-", "").isalnum()]
+    for start in range(0, len(usable), HANDLED_A_CLAUSE):
+        yield ",".join(f"'{run_id}'" for run_id in usable[start : start + HANDLED_A_CLAUSE])

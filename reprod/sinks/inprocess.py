@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from reprod.core.redact import redact_text, redact_url
+from reprod.core.redact import redact_url
+from reprod.core.redact_known import redact_known
 from reprod.core.run import PARAM_LIMIT
 from reprod.errors import NotFoundError, ReprodError, TrackingError, UsageError
 
@@ -222,7 +223,7 @@ def talking() -> Iterator[None]:
     except ReprodError:
         raise
     except Exception as error:  # MLflow raises its own, requests', urllib3's and SQLAlchemy's errors
-        said = redact_text((str(error).strip() or type(error).__name__).splitlines()[0])
+        said = redact_known((str(error).strip() or type(error).__name__).splitlines()[0], os.environ)
         if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
             raise NotFoundError(f"MLflow: {said}", hint="is the tracking URI the one that the run is on?") from error
         raise TrackingError(f"MLflow: {said}", hint="is the tracking server reachable?") from error

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any, get_args
 
 from reprod.core.run import PendingRun, Source, dataset_names, key_of, split_name
-from reprod.sinks.find_runs import HANDLED_A_CLAUSE, Experiment, RunFinder, is_refused, pending
+from reprod.sinks.find_runs import HANDLED_A_CLAUSE, Experiment, RunFinder, is_refused
 from reprod.sinks.many_hosts import NODES, OWNER, RECORDED, STATE, read_nodes
 from reprod.sinks.protocol import (
     STORE_EXPERIMENT,
@@ -54,7 +54,7 @@ def find_implied(finder: RunFinder, ask: Implied) -> ImpliedNow:
         key, since_ms = by_experiment[str(run.info.experiment_id)]
         tags = run.data.tags
         if "reprod.state" not in tags and "reprod.dataset" not in tags and int(run.info.start_time or 0) >= since_ms:
-            found[str(run.info.run_id)] = pending(run, key.dataset, key.source)
+            found[str(run.info.run_id)] = finder.pending(run, key.dataset, key.source)
     return ImpliedNow(sources, tuple(found.values()))
 
 
@@ -87,7 +87,7 @@ def find_retagged(finder: RunFinder, ask: Retagged) -> list[PendingRun]:
             continue  # one value that the server's parser stumbles over must not end all polling
         for run in runs:
             if dataset_names(run.data.tags.get("reprod.dataset", "")):
-                found[str(run.info.run_id)] = pending(run)
+                found[str(run.info.run_id)] = finder.pending(run)
     return list(found.values())
 
 
@@ -113,7 +113,7 @@ def find_recorded(finder: RunFinder, ask: Recorded) -> RecordedNow:
         named, source = _named_by_record(run)
         lacking = [each for each in dataset_names(named) if split_name(each)[0] in ask.names]
         if any(ask.host_id[:8] not in read_nodes(run.data.tags.get(NODES + key_of(each), "")) for each in lacking):
-            runs.append(pending(run, named, source))
+            runs.append(finder.pending(run, named, source))
         else:
             settled.append(str(run.info.run_id))
     return RecordedNow(tuple(runs), tuple(settled))

@@ -233,10 +233,14 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Params that went to ``reprod.NAME``, and those for which that name too held another value (not written)."""
+    """Params that went to ``reprod.NAME``, and those for which that name too held another value (not written).
+
+    Also the artifacts that were left out because a file of the user's stands in place of a folder above them.
+    """
 
     params_renamed: tuple[str, ...] = ()
     params_refused: tuple[str, ...] = ()
+    artifacts_left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,8 @@ def _parent(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def upload(client: Any, run_id: str, folder: Path) -> None:
-    """Upload all files of a folder; those above which a file of the user's stands in place of a folder are left out.
+def upload(client: Any, run_id: str, folder: Path) -> tuple[str, ...]:
+    """Upload all files of a folder; return those left out: a file of the user's stands in place of a folder above them.
 
     To such a one a server that keeps artifacts in real folders answers 500 at every attempt, as if it were in trouble:
     a user's file named ``reprod`` would hold up all that is owed to everybody.
@@ -78,3 +78,5 @@ def upload(client: Any, run_id: str, folder: Path) -> None:
             raise
         for path, file in placed.items():
             client.log_artifact(run_id, str(file), _parent(path) or None)
+        return tuple(path for path in files if path not in placed)
+    return ()

@@ -12,6 +12,7 @@ from typing import Any
 from reprod.sinks.failures import classify, error_code, kind_of
 from reprod.sinks.run_folder import list_folder
 from reprod.sinks.run_messages import AskRun, FindRun, Input, RunHead, RunsOn, RunsPage, WholeRun
+from reprod.sinks.searching import EXPERIMENTS_A_CALL, active_experiments, chunks, run_page, run_pages
 
 #: MLflow's own ids; other stores may have others, which then are found as a prefix of themselves.
 RUN_ID = re.compile(r"[0-9a-f]{32}\Z")
@@ -19,9 +20,6 @@ PREFIX = re.compile(r"[0-9A-Za-z-]{1,64}\Z")
 
 #: Runs a page (1,000 take some 2 s), and pages that are looked at for one question.
 PAGE, PAGES = 1000, 10
-
-#: An empty list of experiments finds nothing, and 260,000 ids at once were a 500 (measured).
-EXPERIMENTS_A_CALL = 1000
 
 #: Folders that are listed and paths that are told: a run with a large environment has 20 of ours.
 MOST_FOLDERS, MOST_PATHS = 64, 1000
@@ -47,7 +45,7 @@ def find(ask: FindRun, client: Any) -> tuple[RunHead, ...]:
                 raise
         else:
             return (_head(run, _experiment_name(client, run)),)
-    names = dict(_experiments(client))
+    names = _experiments(client)
     found: dict[str, RunHead] = {}
     for run in _candidates(client, list(names), ask.text):
         run_id, name = str(run.info.run_id), str(run.info.run_name or "")
@@ -80,12 +78,12 @@ def whole(ask: AskRun, client: Any) -> WholeRun:
 @answer.register
 def runs_on(ask: RunsOn, client: Any) -> RunsPage:
     """Return a page of the runs on which something of a dataset was recorded. ``ask.name`` is a dataset's name."""
-    names = dict(_experiments(client))
+    names = _experiments(client)
     everywhere = list(names)
     chunk, _, token = ask.page.partition(":")
     start = int(chunk or 0)
     question = f"tags.`reprod.recorded` LIKE '%{_UNFIT.sub('_', ask.name)}%'"
-    page = _page(client, everywhere[start : start + EXPERIMENTS_A_CALL], question, "ASC", token or None)
+    page = run_page(client, everywhere[start : start + EXPERIMENTS_A_CALL], question, PAGE, token or None)
     following = start + EXPERIMENTS_A_CALL
     more = f"{start}:{page.token}" if page.token else f"{following}:" if following < len(everywhere) else None
     runs = ((_head(run, names.get(str(run.info.experiment_id))), _ours(run.data.tags)) for run in page)
@@ -110,42 +108,13 @@ def _candidates(client: Any, experiments: list[str], text: str) -> Iterator[Any]
 
 def _pages(client: Any, experiments: list[str], question: str) -> Iterator[Any]:
     """Yield runs, the newest first, from at most ``PAGES`` pages of each thousand experiments."""
-    for start in range(0, len(experiments), EXPERIMENTS_A_CALL):
-        token = None
-        for _ in range(PAGES):
-            page = _page(client, experiments[start : start + EXPERIMENTS_A_CALL], question, "DESC", token)
-            yield from page
-            token = page.token
-            if not token:
-                break
+    for some in chunks(experiments):
+        yield from run_pages(client, some, question, PAGE, at_most=PAGES, newest_first=True)
 
 
-def _page(client: Any, experiments: list[str], question: str, order: str, token: str | None) -> Any:
-    from mlflow.entities import ViewType
-
-    return client.search_runs(
-        experiments,
-        filter_string=question,
-        run_view_type=ViewType.ACTIVE_ONLY,
-        max_results=PAGE,
-        order_by=[f"attributes.start_time {order}"],
-        page_token=token,
-    )
-
-
-def _experiments(client: Any) -> Iterator[tuple[str, str]]:
-    """Yield id and name of each active experiment."""
-    from mlflow.entities import ViewType
-
-    token = None
-    while True:
-        page = client.search_experiments(
-            view_type=ViewType.ACTIVE_ONLY, max_results=EXPERIMENTS_A_CALL, page_token=token
-        )
-        yield from ((str(each.experiment_id), str(each.name)) for each in page)
-        token = page.token
-        if not token:
-            return
+def _experiments(client: Any) -> dict[str, str]:
+    """Return the name of each active experiment by its id."""
+    return {str(each.experiment_id): str(each.name) for each in active_experiments(client)}
 
 
 def _experiment_name(client: Any, run: Any) -> str | None:

@@ -9,6 +9,10 @@ from collections.abc import Iterable
 #: Values of ``reprod.recorded`` that are asked for when tags may have changed: each is one question to the server.
 MOST_RECORDED = 100
 
+#: A run that is found so long after it was recorded has lost its record: no answer to a poll is as old as that. Also
+#: how often at most a record is made again that does not stay: somebody or something removes it.
+LOST_NS = 600_000_000_000
+
 
 def implied(db: sqlite3.Connection, tracking_uri: str) -> dict[tuple[str, str, str], int]:
     """Return since when it is known of which experiment: ``{(experiment id, source, dataset): since_ns}``."""
@@ -47,19 +51,16 @@ def notice(db: sqlite3.Connection, tracking_uri: str, run_id: str, recorded: str
     """Take in that a run names these datasets. False if that is known, and nothing else was named since.
 
     What it named before is superseded: what was not written yet never is, and what was is not looked at again. A run
-    that goes back to what it named earlier gets what was frozen then.
+    that goes back to what it named earlier gets what was frozen then; so does one that was deleted and restored, and
+    one whose record is gone, because the server was restored from a backup or somebody removed the tags.
     """
-    row = db.execute(
-        "SELECT id, state, snapshot IS NULL, outcome = 'deleted' FROM delivery "
-        "WHERE tracking_uri = ? AND run_id = ? AND recorded = ?",
-        (tracking_uri, run_id, recorded),
-    ).fetchone()
-    others = db.execute(
+    row = db.execute(_KNOWN, (now_ns - LOST_NS, tracking_uri, run_id, recorded)).fetchone()
+    db.execute(
         "UPDATE delivery SET state = CASE WHEN state = 'ending' THEN 'ending' ELSE 'done' END, "
         "outcome = CASE WHEN outcome = 'captured' THEN 'captured' ELSE 'superseded' END, next_ns = 0 "
         "WHERE tracking_uri = ? AND run_id = ? AND recorded != ?",
         (tracking_uri, run_id, recorded),
-    ).rowcount
+    )
     if row is None:
         db.execute(
             "INSERT INTO delivery (tracking_uri, run_id, recorded, run, state, created_ns) "
@@ -67,19 +68,40 @@ def notice(db: sqlite3.Connection, tracking_uri: str, run_id: str, recorded: str
             (tracking_uri, run_id, recorded, run, now_ns),
         )
         return True
-    restored = row[3]  # a deleted run that is found again was taken back
-    if (others or restored) and row[1] in {"done", "ending", "failed"}:
-        again = "noticed" if row[2] else "waiting"
-        db.execute("UPDATE delivery SET state = ?, attempts = 0, next_ns = 0 WHERE id = ?", (again, row[0]))
+    delivery_id, state, unbound, again = row
+    if again and state in {"done", "ending", "failed"}:
+        deliver_again(db, delivery_id, unbound=unbound)
         return True
     return False
 
 
+# `again`: another was named since this was settled; or the run was deleted and is there; or its record is not.
+_KNOWN = """
+SELECT id, state, snapshot IS NULL, outcome = 'deleted' OR (outcome IN ('captured', 'incomplete') AND settled_ns < ?)
+  OR EXISTS (SELECT 1 FROM delivery o WHERE o.tracking_uri = d.tracking_uri AND o.run_id = d.run_id AND o.id != d.id
+    AND coalesce(o.settled_ns, o.created_ns) > coalesce(d.settled_ns, d.created_ns))
+FROM delivery d WHERE tracking_uri = ? AND run_id = ? AND recorded = ?
+"""
+
+
+def deliver_again(db: sqlite3.Connection, delivery_id: int, *, unbound: bool) -> None:
+    """Owe a run its record anew, and its drift with it; ``unbound``: it was never published."""
+    db.execute("DELETE FROM drift WHERE delivery = ?", (delivery_id,))
+    db.execute(
+        "UPDATE delivery SET state = ?, outcome = nullif(outcome, 'deleted'), attempts = 0, next_ns = 0 WHERE id = ?",
+        ("noticed" if unbound else "waiting", delivery_id),
+    )
+
+
 def place_of(db: sqlite3.Connection, delivery_id: int) -> int:
-    """Return the how-manieth that a run named this is, from 1: params and metrics are those of the first."""
+    """Return the how-manieth that a run named this is, from 1: params and metrics are those of the first.
+
+    What it named before does not count if it named that for so short a time that nothing was uploaded.
+    """
     found: int = db.execute(
         "SELECT count(*) FROM delivery d JOIN delivery own ON own.id = ?1 "
-        "WHERE d.tracking_uri = own.tracking_uri AND d.run_id = own.run_id AND d.id <= own.id",
+        "WHERE d.tracking_uri = own.tracking_uri AND d.run_id = own.run_id "
+        "AND (d.id = own.id OR d.id < own.id AND d.prepared IS NOT NULL)",
         (delivery_id,),
     ).fetchone()[0]
     return found

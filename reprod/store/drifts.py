@@ -78,6 +78,22 @@ def resumed(db: sqlite3.Connection, delivery_id: int, now_ns: int) -> None:
     db.execute("UPDATE delivery SET state = 'ending' WHERE id = ? AND state = 'done'", (delivery_id,))
 
 
+def lost(db: sqlite3.Connection, delivery_id: int) -> None:
+    """What was said of a run's end is not on it any more: that is written anew, as if it had just ended."""
+    db.execute("DELETE FROM drift WHERE delivery = ?", (delivery_id,))
+    db.execute("UPDATE delivery SET state = 'ending' WHERE id = ? AND state = 'done'", (delivery_id,))
+
+
+def deleted(db: sqlite3.Connection, tracking_uri: str, since_ns: int, after_id: int, limit: int) -> list[Delivery]:
+    """Return runs that were seen deleted after ``since_ns``, by their number from ``after_id`` on."""
+    rows = db.execute(
+        "SELECT id FROM delivery WHERE tracking_uri = ? AND state = 'done' AND outcome = 'deleted' "
+        "AND settled_ns > ? AND id > ? ORDER BY id LIMIT ?",
+        (tracking_uri, since_ns, after_id, limit),
+    ).fetchall()
+    return [found for (row,) in rows if (found := get(db, row)) is not None]
+
+
 def hurry(db: sqlite3.Connection) -> None:
     """A dataset was walked: what waits for that is judged again now."""
     db.execute("UPDATE drift SET again_ns = 1 WHERE again_ns > 1")

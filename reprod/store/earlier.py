@@ -6,7 +6,7 @@ take a connection inside a transaction of the caller's; times are Unix nanosecon
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -17,6 +17,9 @@ from reprod.store.uses import REFERENCES
 
 #: Rows that are read, and runs on the same data among them of which the newest is taken: 25 ms where all are read.
 MOST_ROWS, MOST_RUNS = 2000, 50
+
+#: A dataset's name, and the subdirectory of it that a run named.
+Data = tuple[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +44,33 @@ class _Run:
 _RUN = msgspec.json.Decoder(described(_Run))
 
 
-def run_before(
-    db: sqlite3.Connection, delivery: outbox.Delivery, start_ns: int, name: str, path: str | None, named_ns: int
-) -> Earlier | None:
-    """Return the newest run that began before ``start_ns`` on the dataset ``name`` (below ``path``), None if none did.
+def runs_before(
+    db: sqlite3.Connection, delivery: outbox.Delivery, start_ns: int, data: Iterable[Data], named_ns: int
+) -> dict[Data, Earlier]:
+    """Return for each of ``data`` the newest run on it that began before ``start_ns``; those without one are left out.
 
-    :param named_ns: when that name was written down: names change.
+    All in one pass: a run may name hundreds of datasets.
+
+    :param named_ns: when the names in ``data`` were written down: names change.
     """
     follow = registry.Names(db)
-    present = follow.present(name, named_ns)
-    found: list[Earlier] = []
-    for each in _recorded_last(db, delivery):
-        if len(found) == MOST_RUNS:
+    wanted = {(follow.present(name, named_ns), path): (name, path) for name, path in data}
+    found: dict[Data, list[Earlier]] = {each: [] for each in wanted}
+    for row in _recorded_last(db, delivery):
+        if all(len(runs) >= MOST_RUNS for runs in found.values()):
             break
-        snapshot, run = REFERENCES.decode(each[2]), _RUN.decode(each[3])
+        snapshot, run = REFERENCES.decode(row[2]), _RUN.decode(row[3])
         if run.start_ms * 1_000_000 >= start_ns:
             continue
         for bound in snapshot.datasets:
-            if bound.path != path or bound.digest is None or bound.seq is None:
+            each = (follow.present(bound.name, snapshot.created_ns), bound.path)
+            if each not in found or bound.digest is None or bound.seq is None or len(found[each]) >= MOST_RUNS:
                 continue
-            if follow.purged(bound.name, snapshot.created_ns):
-                continue
-            if follow.present(bound.name, snapshot.created_ns) == present:
+            if not follow.purged(bound.name, snapshot.created_ns):
                 then = (run.start_ms * 1_000_000, snapshot.created_ns, bound.seq, bound.digest)
-                found.append(Earlier(each[0], each[1], run.name, *then))
-    return max(found, key=lambda each: (each.start_ns, each.delivery_id), default=None)
+                found[each].append(Earlier(row[0], row[1], run.name, *then))
+    newest = {each: max(runs, key=lambda run: (run.start_ns, run.delivery_id)) for each, runs in found.items() if runs}
+    return {wanted[each]: run for each, run in newest.items()}
 
 
 def _recorded_last(db: sqlite3.Connection, delivery: outbox.Delivery) -> Iterator[tuple[int, str, bytes, bytes]]:

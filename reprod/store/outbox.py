@@ -68,6 +68,21 @@ def due(db: sqlite3.Connection, tracking_uri: str, state: State, now_ns: int, li
     return [Delivery(*row) for row in rows]
 
 
+def next_due(db: sqlite3.Connection, tracking_uri: str, now_ns: int, doubted: int | None = None) -> Delivery | None:
+    """Return the row to deliver next: of those that failed least often the oldest, so that one which fails comes last.
+
+    What is of the same experiment as the row ``doubted`` comes after all others.
+    """
+    experiment = "json_extract(CAST(run AS TEXT), '$.experiment_id')"
+    order = f"{experiment} IS (SELECT {experiment} FROM delivery WHERE id = ?4), " if doubted is not None else ""
+    row = db.execute(
+        f"SELECT {_COLUMNS} FROM delivery WHERE id = (SELECT id FROM delivery WHERE tracking_uri = ?1 "
+        f"AND state = 'waiting' AND next_ns NOT BETWEEN ?2 AND ?3 ORDER BY {order}attempts, id LIMIT 1)",
+        (tracking_uri, now_ns + 1, now_ns + FARTHEST_NS, *([doubted] if doubted is not None else [])),
+    ).fetchone()
+    return Delivery(*row) if row else None
+
+
 def get(db: sqlite3.Connection, delivery_id: int) -> Delivery | None:
     """Return one row."""
     row = db.execute(f"SELECT {_COLUMNS} FROM delivery WHERE id = ?", (delivery_id,)).fetchone()
@@ -223,6 +238,16 @@ def gone(db: sqlite3.Connection, delivery_id: int, now_ns: int) -> None:
         "UPDATE delivery SET state = 'done', outcome = 'deleted', settled_ns = ?, next_ns = 0 WHERE id = ?",
         (now_ns, delivery_id),
     )
+
+
+def withdraw(db: sqlite3.Connection, delivery_id: int) -> None:
+    """The run does not name this any more: a row of which nothing is on the run goes, another rests."""
+    db.execute(
+        "DELETE FROM delivery WHERE id = ? AND (outcome IS NULL OR outcome = 'deleted') "
+        "AND id NOT IN (SELECT delivery FROM drift)",
+        (delivery_id,),
+    )
+    db.execute("UPDATE delivery SET state = 'done', next_ns = 0 WHERE id = ?", (delivery_id,))
 
 
 def next_due_ns(db: sqlite3.Connection, tracking_uri: str) -> int | None:

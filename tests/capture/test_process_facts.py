@@ -192,9 +192,10 @@ def tree(tmp_path):
     return add
 
 
-def test_a_title_over_the_arguments_leaves_the_entry_unknown(tree):
-    """What a process wrote over its command line is shown, and no entry is guessed from it."""
-    tree(50, 1, "python train.py: epoch 3")
+@pytest.mark.parametrize("left", [(), ("", "", "")])
+def test_a_title_over_the_arguments_leaves_the_entry_unknown(tree, left):
+    """What a process wrote over its command line is shown, and no entry is guessed from it; what is left is empty."""
+    tree(50, 1, "python train.py: epoch 3", *left)
     found = read_process_invocation(50, {}, proc=tree.proc)
     assert found.arguments == ("python train.py: epoch 3",)
     assert (found.entry, found.main_file) == (None, None)

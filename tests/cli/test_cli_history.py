@@ -12,7 +12,7 @@ from terminal import seen_on
 
 from reprod.cli.tree import build_parser
 from reprod.config import load
-from reprod.daemon.status import _dataset_needs
+from reprod.daemon.attention import _dataset_needs
 from reprod.store import registry
 
 Run = Callable[..., Done]

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from drawn import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -464,7 +465,7 @@ SELECTION = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     st.fixed_dictionaries(
         {"manifest_version": st.just("1.0") | JSON_LIKE, "files": LISTED},
@@ -499,7 +500,7 @@ _sum_lines = st.builds(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(st.lists(_sum_lines, min_size=1, max_size=6), st.booleans(), st.integers(1, 200))
 @example([SHA.encode() + b"  a\n", SHA.encode() + b"  ..\r\n"], False, 200)
 @example([SHA.encode() + b"  a\n", b"\\" + SHA.encode() + b"  \\\\server\n"], False, 200)

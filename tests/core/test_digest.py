@@ -5,6 +5,7 @@ from pathlib import Path
 
 import oracle
 import pytest
+from drawn import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,7 +85,7 @@ def test_the_oracle_reads_a_real_tree(tmp_path: Path) -> None:
     assert oracle.dt1(oracle.scan(bytes(tmp_path))) == VECTORS["V5"][1]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.dictionaries(names, trees, max_size=5))
 def test_any_tree_equals_the_oracle(tree: dict[bytes, object]) -> None:
     """Any byte names, any shape: the same digest as the definition gives."""

@@ -138,7 +138,7 @@ def test_what_is_not_recorded_is_named() -> None:
     told = not_recorded(differences(run(record()), bare, ()))
     assert "B: images has no digest: it changed" in told
     assert "B: its environment: the process was gone" in told
-    assert "A: whether the data changed while it ran" in told
+    assert any(each.startswith("A: whether the data changed while it ran") for each in told)
 
 
 def test_params_of_a_users_own_that_have_our_names_are_theirs() -> None:

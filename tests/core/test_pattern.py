@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from drawn import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pathspec import GitIgnoreSpec
@@ -149,7 +150,7 @@ _patterns = st.builds(
 _paths = st.builds(lambda parts, end: "/".join(parts) + end, _NAMES, st.sampled_from(["", "", "/"]))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @given(st.lists(_patterns, min_size=1, max_size=3), st.lists(_paths, min_size=1, max_size=20))
 @example(["a/**/b/**/c", "!a/"], ["a/b/c/b/c", "a/b/c/b/c/x", "a/b/b/c/", "a/c/b", "a/ba/b/c", "a/b/bc/c"])
 @example(["a/**/b", "!a/b/"], ["a/b/b", "a/b", "a/b/b/", "a/b/b/b"])

@@ -23,6 +23,8 @@ CANARY = "CANARY7f3a"
         f"git+https://{CANARY}@host/o/r@abc#egg=x",
         f"https://u:{CANARY}@[::1]:8443/r",
         f"postgres://u:{CANARY}@host/db",
+        f"http//u:{CANARY}@host:5000",
+        f"https:/u:{CANARY}@host.example/x",
     ],
 )
 def test_urls_lose_their_secrets(text):

@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import pytest
+from drawn import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -220,7 +221,7 @@ class _Machine(RuleBasedStateMachine):
             assert self.turns > 0
 
 
-_Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+_Machine.TestCase.settings = settings(max_examples=examples(150), stateful_step_count=25, deadline=None)
 
 
 def test_model_no_hint_is_lost_and_no_first_time_grows() -> None:

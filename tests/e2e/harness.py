@@ -78,10 +78,10 @@ class Place:
         return self.state / "control.sock"
 
     def write_config(self) -> None:
-        """Write reprod.toml: polls every 0.2 s and a slack of ``SLACK_S`` unless ``settings`` says otherwise."""
+        """Write reprod.toml: polls every 0.5 s and a slack of ``SLACK_S`` unless ``settings`` says otherwise."""
         mlflow = {
             "tracking_uri": self.tracking_uri,
-            "poll_seconds": 0.2,
+            "poll_seconds": 0.5,
             "clock_slack_seconds": SLACK_S,
             **self.settings.get("mlflow", {}),
         }

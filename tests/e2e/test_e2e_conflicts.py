@@ -169,20 +169,27 @@ class Guard(Proxy):
 def test_a_run_that_may_not_be_written_is_written_when_it_may(
     tmp_path: Path, tracker: Tracker, data: Path, name: str
 ) -> None:
-    """A 403 costs one try now and then, is told, and ends no polling; when it is mended the run gets its record."""
+    """A 403 costs one try now and then, is told, and ends no polling; when it is mended the run gets its record. The
+    password in the server's address is in nothing that the daemon keeps."""
     guard = Guard(tracker.uri)
+    uri = guard.url.replace("://", "://someone:correct-horse-9@")
     try:
-        with running_daemon(tmp_path / "d", guard.url, {name: data}) as daemon:
+        with running_daemon(tmp_path / "d", uri, {name: data}) as daemon:
             daemon.sealed(name, 1)
             let_slack_pass()
             run = tracker.finished_run(name)
             told = daemon.wait_event("delivery.postponed", run_id=run)
             assert "403" in told["error"] or "ermission" in told["error"]
             eventually(lambda: guard.refused >= 3, 60, "it is tried again")
-            assert daemon.status()["tracking"]["state"] == "reachable"
+            status = daemon.status()
+            assert status["tracking"]["state"] == "reachable"
+            assert "may not write to 1 run" in json.dumps(status["attention"])
             assert tracker.ours(run) == {"reprod.dataset": name}
             guard.admits = True
             assert tracker.wait_state(run)["reprod.digest"] == dt1(data)
+            eventually(lambda: daemon.status()["attention"] == [], 60, "nothing needs a person any more")
+        kept = {path: path.read_bytes() for path in daemon.place.state.rglob("*") if path.is_file()}
+        assert [path.name for path, content in kept.items() if b"correct-horse-9" in content] == []
     finally:
         guard.go_away()
 

@@ -24,8 +24,9 @@ from reprod.capture.process.identity import current_context
 from reprod.core.drift import GONE
 from reprod.core.drift_document import from_document
 
-#: Looks for resumed runs, and does not wait long for walks.
-SOONER = "from reprod.daemon import endings; endings.ASK_S, endings.PATIENCE_S, endings.AGAIN_S = 0.3, 1.0, 0.5; "
+#: Looks for runs that were resumed, restored or lost their record, and does not wait long for walks.
+SOONER = "from reprod.daemon import endings as e, judging; e.ASK_S, judging.PATIENCE_S, e.AGAIN_S = 0.3, 1.0, 0.5; "
+SOONER += "e.DELETED_S = 0.3; from reprod.store import asked; asked.LOST_NS = 1_000_000_000; "
 MAIN = "from reprod.__main__ import main; sys.exit(main(['daemon']))"
 PROGRAM = ("-c", f"import sys; {QUICKER}{SOONER}{MAIN}")
 CONTEXT = current_context().to_json()  # of this host: the slack is that of one clock
@@ -189,6 +190,30 @@ def test_a_resumed_run_is_judged_again_at_its_new_end(drifts: tuple[Daemon, Drif
     tags = made.tracker.ours(run_id)
     assert tags[f"reprod.drift.{made.names['one']}"] == "none"
     assert tags[f"reprod.drift.{made.names['two']}"] == "changed"
+
+
+@kinds("data")
+def test_what_the_server_lost_is_written_again(drifts: tuple[Daemon, Drifts]) -> None:
+    """A run that was deleted while it ran and taken back gets its end. One whose drift is gone gets that again, one
+    whose state is gone all of it: the server was restored from a backup, or somebody removed the tags."""
+    daemon, made = drifts
+    client, run_id = made.tracker.client, made.start("data")
+    client.delete_run(run_id)
+    daemon.wait_event("run.deleted", run_id=run_id)
+    client.restore_run(run_id)
+    made.end(run_id)
+    made.wait(run_id, "none")
+    made.tracker.wait_params(run_id, "data_path")
+
+    client.delete_tag(run_id, "reprod.drift")
+    made.wait(run_id, "none")
+
+    tags = made.tracker.ours(run_id)
+    for key in tags.keys() - {"reprod.dataset", "reprod.context", "reprod.state"}:
+        client.delete_tag(run_id, key)
+    client.delete_tag(run_id, "reprod.state")
+    made.tracker.wait_state(run_id)
+    eventually(lambda: made.tracker.ours(run_id) == tags, 30, lambda: f"{made.tracker.ours(run_id)} is {tags}")
 
 
 SCRIPT = """

@@ -94,6 +94,13 @@ def advertised(tracker: Tracker, name: str) -> list[dict[str, str]]:
     return [run.data.tags for run in runs]
 
 
+def delete_host(tracker: Tracker, host_id: str) -> None:
+    """Delete the run by which a host tells what it has."""
+    store = tracker.client.get_experiment_by_name("reprod-datasets")
+    for run in tracker.client.search_runs([store.experiment_id], f"tags.`reprod.host.id` = '{host_id}'"):
+        tracker.client.delete_run(run.info.run_id)
+
+
 def wait_error(tracker: Tracker, run_id: str, what: Any) -> str:
     eventually(lambda: "reprod.error" in tracker.ours(run_id), WAIT_S, what)
     return tracker.ours(run_id)["reprod.error"]
@@ -110,6 +117,8 @@ def test_one_name_and_different_bytes(tmp_path: Path, data: Path, name: str, tra
         both = eventually(lambda: len(found := advertised(tracker, name)) == 2 and found, WAIT_S, a.daemon.tail)
         assert {tags["reprod.host.name"] for tags in both} == {"alpha", "beta"}
         assert all("reprod.dataset" not in tags for tags in both)
+        delete_host(tracker, a.id)
+        eventually(lambda: len(advertised(tracker, name)) == 2, WAIT_S, a.daemon.tail)  # it says so again
         let_slack_pass()
         unclear, waiting = tracker.start_run(name), tracker.finished_run(f"{name}/sub")
 
@@ -126,6 +135,14 @@ def test_one_name_and_different_bytes(tmp_path: Path, data: Path, name: str, tra
 
         claimed = tracker.finished_run(name)
         wait_error(tracker, claimed, b.daemon.tail)
+        # The other host may have said it on the run first.
+        needs = eventually(
+            lambda: [need for need in b.daemon.status()["attention"] if f"--run {claimed}" in need["hint"]],
+            WAIT_S,
+            b.daemon.tail,
+        )
+        assert [need["hint"] for need in needs] == [f"on the host where it ran: reprod snapshot {name} --run {claimed}"]
+        assert needs[0]["what"].startswith(f"1 run of {name} not recorded: several hosts have that")
         assert b.daemon.place.cli("snapshot", name, "--run", claimed).returncode == 0
         assert tracker.wait_state(claimed)["reprod.digest"] == dt1(other)
 
@@ -226,15 +243,20 @@ def test_shared_data_of_a_host_that_comes_after_the_record(
 
 def test_the_nodes_of_a_run_compare_their_copies(tmp_path: Path, data: Path, name: str, tracker: Tracker) -> None:
     """A daemon that a process of its node told of a run binds its own copy at the run's start and says so on the run,
-    before or after the run's own host, over a restart too; a copy that differs is a conflict."""
-    torn, other = f"{name}-torn", make_data(tmp_path / "other", 6)
+    before or after the run's own host, over a restart too; a copy that differs is a conflict, and one that has to wait
+    for its walk holds up no other."""
+    torn, seldom, other = f"{name}-torn", f"{name}-seldom", make_data(tmp_path / "other", 6)
     copy = shutil.copytree(data, tmp_path / "copy", symlinks=True)
     with (
         machine(tmp_path / "a", tracker.uri, "alpha", {name: (data, "host"), torn: (data, "host")}, gated=True) as a,
         machine(tmp_path / "b", tracker.uri, "beta", {name: (copy, "host"), torn: (other, "host")}) as b,
     ):
+        b.daemon.place.register(seldom, copy, walk_at_most_every=3600)
+        b.daemon.call("reload")
+        b.daemon.sealed(seldom, 1)
         let_slack_pass()
-        first, second = (tracker.start_run(n, context=a.context()) for n in (name, torn))
+        first, second, third = (tracker.start_run(n, context=a.context()) for n in (name, torn, seldom))
+        takes_part(b, third)
         takes_part(b, first)
         takes_part(b, second)
         b.daemon.restart()

@@ -137,6 +137,7 @@ def test_no_door_lets_a_secret_out(
         os.kill(daemon.pid, signal.SIGUSR2)
         daemon.wait_event("daemon.dump", 30)
     tracker.wait_params(run_id, "python_version")
+    eventually(lambda: "reprod.drift" in tracker.ours(run_id), 60, daemon.tail)  # its files have come before it
     artifacts = {path: tracker.read(run_id, path, tmp_path / "down") for path in tracker.artifacts(run_id)}
     run = tracker.client.get_run(run_id)
     asked = {f"request {number}": request for number, request in enumerate(proxy.seen)}

@@ -186,7 +186,7 @@ def test_a_damaged_database_is_that_datasets_trouble_alone(
 
 def test_every_event_in_the_log_is_a_known_one(daemon: Daemon, name: str, data: Path) -> None:
     """The log is one JSON object a line, and its event names are of the closed list."""
-    from reprod.daemon.status import EVENTS
+    from reprod.daemon.events import EVENTS
 
     (data / "part-0.csv").write_text("changed")
     daemon.sealed(name, 2)

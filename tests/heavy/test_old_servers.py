@@ -2,40 +2,32 @@
 
 These refuse ``IS NULL`` on tags, which the poll asks for, and are asked in another way. Not in the suite: each server
 is fetched from the package index that pip is configured for (850 MB, 90 packages), which takes minutes.
-``REPROD_HEAVY=1 pytest tests/heavy/test_old_servers.py`` runs it; with ``REPROD_OLD_SERVERS=FOLDER`` the environments
+``REPROD_HEAVY=1 pytest tests/heavy/test_old_servers.py`` runs it; with ``REPROD_HEAVY_KEPT=FOLDER`` the environments
 are made there, or taken from there.
 """
 
-import contextlib
-import http.client
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from ports import free_port
+from heavy_place import IS_WANTED, python_with, server_of
 from waiting import eventually
 
 from reprod.core.run import PendingRun
 from reprod.sinks.child import MlflowChild
-from reprod.sinks.environment import server_environment, set_client_defaults
+from reprod.sinks.environment import set_client_defaults
 from reprod.sinks.protocol import Implied
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-
-from harness import Daemon, Tracker, dt1, let_slack_pass, make_data, running_daemon
+from harness import Daemon, Tracker, dt1, let_slack_pass, make_data, running_daemon  # isort: skip - by heavy_place
 
 T = TypeVar("T")
 
 pytestmark = [
     pytest.mark.mlflow,
-    pytest.mark.skipif(
-        os.environ.get("REPROD_HEAVY") != "1", reason="fetches three servers from a package index: REPROD_HEAVY=1"
-    ),
+    pytest.mark.skipif(not IS_WANTED, reason="fetches three servers from a package index: REPROD_HEAVY=1"),
     pytest.mark.timeout(1800),
 ]
 
@@ -45,52 +37,6 @@ SERVERS = {
     "3.1": ("mlflow==3.1.*", "sqlalchemy<2.1"),
     "3.10": ("mlflow==3.10.*",),
 }
-
-
-def python_with(version: str, folder: Path) -> Path:
-    """Return the interpreter of an environment that holds this MLflow."""
-    venv = folder / f"venv-{version}"
-    python = venv / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True, timeout=120)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *SERVERS[version]], check=True, timeout=1500)
-    return python
-
-
-def is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
-
-
-@contextlib.contextmanager
-def server_of(python: Path, folder: Path) -> Iterator[str]:
-    """Yield the address of a server of the MLflow that an interpreter has; end it and all it started."""
-    port = free_port()
-    command = [str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "./artifacts"]
-    with (folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "reprod.sinks.server_guard", "--", *command],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-            env=server_environment(os.environ),
-            start_new_session=True,
-        )
-    try:
-        eventually(lambda: is_ready(port), 120, lambda: (folder / "server.log").read_text()[-2000:])
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(30)
 
 
 class Old:
@@ -105,8 +51,7 @@ def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """Yield one of the servers with a daemon."""
     version = request.param
     base = tmp_path_factory.mktemp(f"old-{version}")
-    kept = os.environ.get("REPROD_OLD_SERVERS")
-    python = python_with(version, Path(kept) if kept else base)
+    python = python_with(SERVERS[version], version, base)
     set_client_defaults(os.environ)
     from mlflow import MlflowClient
 

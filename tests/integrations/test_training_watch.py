@@ -89,6 +89,23 @@ def test_of_two_environments_that_could_start_a_run_both_are_told(
     assert sorted(map(sorted, map(names, given))) == [["colours", "mlflow"], ["mlflow"]]
 
 
+def test_what_runs_notebooks_leaves_the_run_to_a_kernel(
+    control: ControlSeam, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    """``jupyter nbconvert --execute``, itself beside an MLflow: the record is that of the kernel, elsewhere."""
+    jupyter, kernel = make_venv(tmp_path / "jupyter"), make_venv(tmp_path / "kernel")
+    put_package(tmp_path / "kernel", "colours", "1.5")
+    program = tmp_path / "jupyter" / "bin" / "jupyter-nbconvert"
+    program.write_text(f"import subprocess\nsubprocess.run({[str(kernel), '-c', TRAIN]!r}, check=True)\n")
+    with start(str(jupyter), str(program), "--execute", "train.ipynb") as process:
+        pid = pid_of(process)
+        (given,) = control.wait("handover record")
+        process.communicate("", timeout=30)
+    assert names(given) == {"mlflow", "colours"}
+    assert (given["context"]["pid"], given["context"]["prefix"]) == (process.pid, "/")
+    assert given["record"]["execution"]["subject"]["pid"] == pid
+
+
 def test_one_that_has_reprod_tells_itself(control: ControlSeam, start: Callable[..., Any], tmp_path: Path) -> None:
     """Where reprod is installed beside MLflow nothing is told from outside: the process knows better."""
     silent, told = make_venv(tmp_path / "silent"), make_venv(tmp_path / "told")

@@ -439,7 +439,8 @@ def test_a_dataset_that_began_anew_rests_on_nothing_old(
     host = Host(tmp_path / "host", mlflow_server, child, client)
     fill(host.place, 60, "old " + host.name)
     host.deliver(host.seal(), limit=10)
-    old = host.owe(str(client.create_run(host.experiment).info.run_id), 1)
+    run_id = str(client.create_run(host.experiment, tags={"reprod.dataset": host.name}).info.run_id)
+    old = host.owe(run_id, 1)
     host.place.db.close()
     for path in host.place.state.iterdir():
         path.unlink()

@@ -137,6 +137,7 @@ def test_what_happens_is_what_is_said(
     drift = run.end(watched=False)
     assert (drift.verdict, told(drift)) == (verdict, paths), drift
     assert drift.counts == {what: list(paths.values()).count(what) for what in paths.values()}
+    assert (drift.place in {"sub/", "its root"}, "sub" in drift.reason) == (verdict == "unknown", False)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from drawn import PART, examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -104,7 +105,7 @@ def or_refusal(read: Callable[[], T]) -> T | str:
         return error.message
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_changed_record_is_refused_or_harmless(data: st.DataObject, registry: Database) -> None:
     """Anything anywhere in a record: it is refused with a reason, or it is stored, shown, compared and written."""
@@ -132,10 +133,12 @@ def test_a_changed_record_is_refused_or_harmless(data: st.DataObject, registry: 
 
 
 def test_a_changed_end_is_refused_or_harmless(own: Record, registry: Database) -> None:
-    """The same of what a process says at its end, which is joined with what is known of it: all at every place."""
+    """The same of what a process says at its end, which is joined with what is known of it: a third at every place,
+    in the long form all."""
     whole, context = json.loads(msgspec.json.encode(own.execution)), current_context()
     registry.write(lambda c: keep_record(c, context.key, 0, own, own.environment.digest()))
-    for path, rubbish in itertools.product(places(whole), EACH_RUBBISH):
+    cases = list(itertools.product(places(whole), EACH_RUBBISH))
+    for path, rubbish in cases[:: 3 if PART > 1 else 1]:  # 28 kinds of it: the next place gets others
         text = json.dumps(with_rubbish(whole, path, rubbish)).encode()
         last = or_refusal(functools.partial(read_end, text))
         if isinstance(last, str):

@@ -4,6 +4,7 @@ import html
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -56,6 +57,7 @@ class Recorder:
         self.records.write(lambda c: snapshots.keep_environment(c, env.digest(), encode(env), day))
         snapshot = Snapshot(time.time_ns(), "here", (bound,), env.digest(), seen, None)
         run = PendingRun(run_id, "1", f"name of {run_id}", "FINISHED", day * DAY_MS, day * DAY_MS + 5000, "data")
+        run = replace(run, experiment="vision")
 
         def write(c: snapshots.Connection) -> int:
             outbox.notice(c, "u", run_id, "data", msgspec.json.encode(run), 1)
@@ -110,7 +112,22 @@ def test_a_page_tells_what_changed_since_the_newest_run_that_began_before(record
     assert re.search(r"added train/new\.jpg .* removed train/gone\.jpg .* modified labels\.csv 1 B → 5 B", words)
     assert "numeric variables.OMP_NUM_THREADS 1 2" in words
     assert "3 files differ" in words
+    assert "Experiment vision" in words
+    assert "Selection everything below the path" in words
     assert page() == page()
+
+
+def test_a_page_says_what_was_included_and_excluded(recorder: Recorder) -> None:
+    """In the words of the configuration, as the version of the run has it and not as it is now."""
+    place = recorder.place
+    place.config = replace(place.config, include=("*.jpg", "*.csv"), exclude=("*.tmp",))
+    place.write(".reprodignore", "/raw\n*.bak\n")
+    seq = recorder.seal()
+    page = recorder.record("this", 2, recorder.bound(seq), "1")
+    place.config = replace(place.config, exclude=())
+    recorder.seal()
+
+    assert "Selection include: *.jpg *.csv · exclude: *.tmp · .reprodignore: /raw *.bak" in shown(page())
 
 
 def test_the_first_run_and_one_on_the_same_data_are_said_to_be_that(recorder: Recorder) -> None:
@@ -135,9 +152,16 @@ def test_a_page_names_nothing_that_is_not_published(recorder: Recorder, publish:
     assert recorder.bound(2).digest in words
     assert [name for name in ("new.jpg", ".jpg", "labels", "csv", "train/", " train ") if name in words] == []
     assert "Changed meanwhile" in words
+    assert ("Selection" in words) == (publish == "summary")
     assert ("3 files, 12 B" in words) == (publish == "summary")
     assert (str(recorder.place.root) in words) == (publish == "summary")
     assert ("1 added" in words) == (publish == "summary")
+    gone = DatasetDrift("data", "unknown", "names may have come and gone in a directory", 2, 3, place="train/")
+    words = shown(page(replace(drift, datasets=(gone,))))
+    assert ("come and gone in a directory" in words, "train/" in words) == (publish == "summary", False)
+    unread = replace(recorder.bound(2, publish=publish), digest=None, error=f"{recorder.place.root}/train/a is damaged")
+    words = shown(recorder.record("unread", 3, unread, "1")())
+    assert ("<dataset data>/" in words, "train/" in words) == (True, False)
 
 
 def test_a_subdirectory_is_drawn_and_compared_by_itself(recorder: Recorder) -> None:

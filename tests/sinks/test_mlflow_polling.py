@@ -44,6 +44,7 @@ def test_finished_run_of_a_later_experiment_is_found(child: MlflowChild, client:
             end_ms=1_700_000_001_456,
             dataset="imagenet",
             context='{"v":1}',
+            experiment=f"later-{experiment}",
         )
     ]
 
@@ -82,6 +83,39 @@ def test_runs_tells_present_from_missing(child: MlflowChild, client: Any, experi
     assert now.runs[1].run.dataset == ""
     assert now.missing == (deleted, "0" * 32, "a/b")
     assert now.denied == ()
+
+
+class Counting:
+    """A real client that counts the runs it is asked for one by one."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self.got = client, list[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def get_run(self, run_id: str) -> Any:
+        self.got.append(run_id)
+        return self._client.get_run(run_id)
+
+
+def test_many_runs_are_asked_for_together(client: Any, experiment: str) -> None:
+    """With one search after a poll; only what that does not find (deleted, or started since) has a request of its own.
+    Each says the name of its experiment."""
+    runs = [tagged_run(client, experiment, "d") for _ in range(4)]
+    client.delete_run(runs[1])
+    counting = Counting(client)
+    finder = RunFinder(counting)
+    finder.poll(1000)
+    later = client.create_experiment(f"since-{experiment}")
+    runs.append(tagged_run(client, later, "d"))
+    now = finder.runs([*runs, "a/b"])
+    assert [row.run.run_id for row in now.runs] == [runs[0], *runs[2:]]
+    assert now.missing == (runs[1], "a/b")
+    assert counting.got == [runs[1], runs[4], "a/b"]
+    name = client.get_experiment(experiment).name
+    assert [row.run.experiment for row in now.runs] == [name, name, name, ""]
+    assert finder.runs(runs[:1]).runs == now.runs[:1]
 
 
 class OldServer(BaseHTTPRequestHandler):

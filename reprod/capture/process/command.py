@@ -1,8 +1,8 @@
 """Owns which interpreters the processes of a command are, and how the environment of one is read from outside.
 
 A run can only be started by a Python that has MLflow, so shells, ``uv run``, ``conda run`` and other launchers are
-looked through for one. Whose packages a process uses is told as ``reprod.capture.process.foreign`` tells it, or not at
-all.
+looked through for one, and what runs notebooks for their kernels. Whose packages a process uses is told as
+``reprod.capture.process.foreign`` tells it, or not at all.
 Reading files only, except that git is run: this is for the user's own processes, as that user. Times are seconds.
 """
 
@@ -15,7 +15,7 @@ from reprod.capture.environment import read_process
 from reprod.capture.git.repository import read_git
 from reprod.capture.process.foreign import examine, start_environ
 from reprod.capture.process.identity import current_context, start_ticks
-from reprod.capture.process.named_interpreter import has_mlflow, locate, prefix_of
+from reprod.capture.process.named_interpreter import has_mlflow, locate, prefix_of, starts_kernels
 from reprod.capture.sections import Sections
 from reprod.capture.taint import read_taint, repository_texts
 from reprod.core.environment import Record, clean
@@ -102,7 +102,7 @@ def command_line(pid: int) -> bytes:
 
 
 def find_interpreter(pid: int) -> Interpreter | None:
-    """Return the Python that process ``pid`` is, None if it is another program or gone.
+    """Return the Python that process ``pid`` is, None if it is another program, leaves runs to kernels, or is gone.
 
     Raises IncompleteError where it is a Python and whose packages it uses is not clear, or not yet.
     """
@@ -114,8 +114,10 @@ def find_interpreter(pid: int) -> Interpreter | None:
         return None
     if ticks is None or not is_python(executable):
         return None
-    first = os.fsdecode(command_line(pid).split(b"\0", 1)[0])
-    named = locate(first, cwd, start_environ(pid).get("PATH", ""))
+    words = [os.fsdecode(word) for word in command_line(pid).split(b"\0")]
+    if starts_kernels(words):
+        return None
+    named = locate(words[0], cwd, start_environ(pid).get("PATH", ""))
     prefix = prefix_of(named if named is not None else executable)
     context = replace(current_context(), pid=pid, start_ticks=ticks, prefix=prefix)
     return Interpreter(context, examine(context).site_dirs)

@@ -70,8 +70,7 @@ def read_process_invocation(
         raise IncompleteError(f"process {pid} has ended, or has no command line")
     command = parse_command(arguments)
     entry = as_notebook(command.entry, _notebook(None, environ))
-    if len(arguments) == 1 and re.search(r"\s", arguments[0]):
-        # Titles are written over the arguments: nothing is left to tell the entry from.
+    if _is_title(arguments):
         entry = None
         problems.append("entry: the process wrote a title over its arguments")
     cwd = _link(f"{proc}/{pid}/cwd", "working directory", problems)
@@ -179,7 +178,13 @@ def _arguments(path: str) -> list[str]:
     except OSError:
         return []
     # An argument may be empty, the last one too: only the final terminator goes.
-    return [os.fsdecode(part) for part in data.removesuffix(b"\0").split(b"\0")] if data.strip(b"\0") else []
+    words = [os.fsdecode(part) for part in data.removesuffix(b"\0").split(b"\0")] if data.strip(b"\0") else []
+    return words[:1] if _is_title(words) else words
+
+
+def _is_title(words: Sequence[str]) -> bool:
+    """Return whether a process wrote a title over its arguments: what was behind it is then left as empty words."""
+    return bool(words) and re.search(r"\s", words[0]) is not None and not any(words[1:])
 
 
 def _link(path: str, what: str, problems: list[str]) -> str | None:

@@ -9,6 +9,10 @@ import re
 from collections.abc import Sequence
 
 from reprod.core.invocation import is_python
+from reprod.core.launcher import find_launcher
+
+#: They run the cells of a notebook in a kernel: a process of its own, perhaps of another environment.
+_KERNEL_STARTERS = frozenset({"nbconvert", "papermill", "jupyter"})
 
 
 def prefix_of(executable: str) -> str:
@@ -40,6 +44,11 @@ def named_interpreter(command: Sequence[str], path: str, cwd: str) -> str | None
         words = [os.fsdecode(long[1])]  # what installers write where a path is too long for a first line
     named = locate(words[0], cwd, path) if words else None
     return named if named is not None and is_python(named) else None
+
+
+def starts_kernels(command: Sequence[str]) -> bool:
+    """Return whether a command runs notebooks, so that what starts a run in one is a kernel below it, never itself."""
+    return find_launcher(command) in _KERNEL_STARTERS
 
 
 def locate(name: str, cwd: str, path: str) -> str | None:
