@@ -87,7 +87,7 @@ def add_history(commands: Commands) -> None:
     json_flag(parser)
     parser = commands.add(
         "diff",
-        "history:diff",
+        "diff:run",
         "compare two states; exit 1 if they differ",
         [
             "reprod diff imagenet",

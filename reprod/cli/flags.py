@@ -1,11 +1,17 @@
 """Flags that several commands have, and what their values may be.
 
 Everything that is wrong with a single value is said by argparse with the flag's name (exit code 2); what depends on two
-flags is the command's own matter.
+flags is the command's own matter, but for `depth_of`, which several have.
 """
 
 import argparse
 import re
+from typing import TYPE_CHECKING
+
+from reprod.errors import UsageError
+
+if TYPE_CHECKING:
+    from reprod.ops.sample import Mode, Sample
 
 
 class Values(argparse.Action):
@@ -35,6 +41,17 @@ def depth_flags(parser: argparse.ArgumentParser) -> None:
         help="read every byte from the disk, not from the page cache",
     )  # fmt: skip
     parser.add_argument("--seed", metavar="N", type=_seed, help="with --sample: take the same files again")
+
+
+def depth_of(args: argparse.Namespace) -> "tuple[Mode, Sample | None]":
+    """Return how deep to look. Raises UsageError for a seed without a sample."""
+    from reprod.ops.sample import Sample
+
+    if args.sample is None:
+        if args.seed is not None:
+            raise UsageError("--seed says which files a sample takes, and there is none", hint="--sample 1% --seed 7")
+        return args.mode or "full", None
+    return "sampled", Sample(args.sample) if args.seed is None else Sample(args.sample, args.seed)
 
 
 def _percent(text: str) -> float:

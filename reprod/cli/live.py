@@ -10,6 +10,8 @@ import signal
 from collections.abc import Callable
 from typing import Any, Self, TextIO
 
+from reprod.cli import render
+
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the other screen, no cursor; and back
 
 Draw = Callable[[int], tuple[list[str], list[str]]]
@@ -179,4 +181,4 @@ def _fitted(lines: list[str], foot: list[str], height: int) -> list[str]:
     shown = [*told[: most - 1], *told[-1:]] if len(told) > most else told
     room = max(0, height - len(shown) - 1)
     hidden = len(lines) - min(room, len(lines)) + len(told) - len(shown)
-    return [*lines[:room], f"  {hidden} more lines: make the window higher", *shown][:height]
+    return [*lines[:room], f"  {render.plural(hidden, 'more line')}: make the window higher", *shown][:height]

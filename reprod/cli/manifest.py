@@ -217,7 +217,7 @@ def _validate(args: argparse.Namespace, path: str) -> int:
         )
     return verify.run(
         argparse.Namespace(
-            config=args.config, ref=args.validate, path=None, root=path, chain=False,
+            config=args.config, ref=args.validate, path=None, root=path, dataset=None, chain=False,
             mode=args.mode or "full", sample=args.sample, seed=args.seed, json=args.json,
         )
     )  # fmt: skip

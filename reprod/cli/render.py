@@ -86,6 +86,11 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def rest(hidden: int, one: str) -> str:
+    """Return what stands below a list that a terminal gets shortened: ``and 3 more versions (...)``."""
+    return f"and {plural(hidden, f'more {one}')} (in a pipe or with --json all)"
+
+
 def duration(seconds: object) -> str:
     """Return a length of time in one unit, or two above a day: ``0.4 s``, ``3 min``, ``1 d 2 h``; ``-`` for None."""
     if not isinstance(seconds, (int, float)):

@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from reprod.core.run_differences import DatasetDifference, RunDifferences
 
 
-def is_asked(args: argparse.Namespace) -> bool:
-    """Whether both sides of ``reprod diff`` are runs."""
-    return args.a.startswith("run:") and (args.b or "").startswith("run:")
-
-
 def run(args: argparse.Namespace) -> int:
     """Compare two runs; 1 if anything differs that can be part of a result, 5 if something is not known, else 0."""
     try:
@@ -59,10 +54,10 @@ def _compared(args: argparse.Namespace) -> "RunDifferences":
 
 def _from_state(args: argparse.Namespace, error: ReprodError) -> int:
     """Compare the data of both runs by this host's own versions, where it knows them; else raise ``error``."""
-    from reprod.cli import history
+    from reprod.cli import state_diff
 
     try:
-        code = history.diff_states(args)
+        code = state_diff.run(args)
     except ReprodError:
         raise error from None
     Screen(sys.stderr).prose(

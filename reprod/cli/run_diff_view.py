@@ -7,8 +7,8 @@ the screen, so that "nothing differs" is never read as "all is the same".
 from collections import Counter
 
 from reprod.cli import render
-from reprod.cli.history import show_listed
 from reprod.cli.screen import Column, Screen, table
+from reprod.cli.state_diff import show_listed
 from reprod.cli.width import wrapped
 from reprod.core.environment_diff import ORDER as GRADES
 from reprod.core.explain import DIFFERENT, ORDER, Cause, Rank
@@ -80,7 +80,11 @@ def _show_causes(screen: Screen, causes: tuple[Cause, ...]) -> None:
         for line in rest:
             screen.line(" " * (_WIDEST + 4) + line)
     if benign:
-        screen.prose(f"and {render.plural(benign, 'difference')} that cannot matter or are not known to", 2, "dim")
+        screen.prose(
+            f"and {render.plural(benign, 'difference')} that cannot matter, or of which nobody knows that they do",
+            2,
+            "dim",
+        )
 
 
 def _show_data(screen: Screen, each: DatasetDifference) -> None:
@@ -100,7 +104,7 @@ def _show_metrics(screen: Screen, metrics: tuple[Pair, ...]) -> None:
     for line in table(screen, heads, [_metric(each) for each in shown], indent=0):
         screen.line(line)
     if len(metrics) > len(shown):
-        screen.prose(f"and {len(metrics) - len(shown):,} more metrics (in a pipe or with --json all)", 0, "dim")
+        screen.prose(render.rest(len(metrics) - len(shown), "metric"), 0, "dim")
 
 
 def _metric(each: Pair) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ PATH, or --root, is then where the files are, as for a manifest file; left out, 
 import argparse
 
 from reprod.cli import render
+from reprod.cli.flags import depth_of
 from reprod.cli.run_server import asked
 from reprod.cli.screen import ProgressLine
 from reprod.cli.verify_view import tell
@@ -14,7 +15,6 @@ from reprod.errors import UsageError
 
 def run(args: argparse.Namespace, root: str | None) -> int:
     """Verify the files below ``root``; exit codes as for any verification."""
-    from reprod.cli.verify import depth_of
     from reprod.ops.run_verify import verify_run
 
     if args.chain:

@@ -92,7 +92,7 @@ def _show_head(screen: Screen, run: RunRecord) -> None:
     screen.field(
         "run", render.safe(f"{where}{run.status}, started {render.moment(started)} ({render.ago(started)}){ran}")
     )
-    told = run.state or "nothing is recorded of it yet"
+    told = run.state or "nothing is recorded of it yet: reprod runs --waiting, where its data is, says why"
     by = f" by {run.host}" if run.host else ""
     sure = f", as sure as a {run.assurance} is" if run.assurance else ""
     screen.field(
@@ -101,8 +101,9 @@ def _show_head(screen: Screen, run: RunRecord) -> None:
     source = _NAMED_BY.get(run.tags.get("reprod.dataset_from", ""))
     if source:
         screen.field("", source)
-    if run.error:
-        screen.field("", render.safe(run.error))
+    for said in (run.error, run.tags.get("reprod.note")):
+        if said:
+            screen.field("", render.safe(said))
 
 
 def _title(screen: Screen, text: str) -> None:
@@ -196,7 +197,7 @@ def _show_rebuild(screen: Screen, run: RunRecord) -> None:
     _title(screen, "can it be had again?")
     proven = [each for each in run.datasets if each.digest is not None]
     if proven:
-        told = "the bytes are not on the server, but its manifest proves any copy of them"
+        told = "the bytes are not on the server, but what is recorded proves any copy of them"
         screen.field(
             "data", told if not any("manifest of" in each for each in run.problems) else "its manifest is gone"
         )
@@ -217,4 +218,4 @@ def _verdict(screen: Screen, label: str, verdict: str, reasons: Iterable[str]) -
     for each in listed[:_REASONS]:
         screen.field("", render.safe(each))
     if len(listed) > _REASONS:
-        screen.field("", f"and {len(listed) - _REASONS:,} more reasons (with --json all)")
+        screen.field("", f"and {render.plural(len(listed) - _REASONS, 'more reason')} (with --json all)")

@@ -11,12 +11,10 @@ from reprod.cli import codes, render
 from reprod.cli.place import locate
 from reprod.cli.screen import Column, Screen, cut, table
 from reprod.client import connect
+from reprod.core.run import SHOWN_ID
 
 if TYPE_CHECKING:
     from reprod.store.outbox import Which
-
-#: Characters of a run id: ``run:`` takes any that are unique, and that many of a random number are.
-SHOWN_ID = 8
 
 #: Columns of a run's name, on a wide terminal and on others; MLflow's own names have some 18, and --json has the whole.
 _LONGEST_NAME, _LONGER_NAME, _WIDE = 20, 40, 100  # in a pipe it is whole

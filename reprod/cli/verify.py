@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from reprod.cli import codes, render, run_verify
+from reprod.cli.flags import depth_of
 from reprod.cli.history import unscanned
 from reprod.cli.place import Place, locate
 from reprod.cli.run_server import with_server
@@ -112,17 +113,6 @@ def _chain(args: argparse.Namespace, place: Place) -> int:
         show_chain(Screen(sys.stdout), answer)
     complete = answer.get("complete", True)
     return codes.worst(codes.FINE if answer["valid"] else codes.DAMAGED, codes.FINE if complete else codes.INCOMPLETE)
-
-
-def depth_of(args: argparse.Namespace) -> "tuple[Mode, Sample | None]":
-    """Return how deep to look. Raises UsageError for a seed without a sample."""
-    from reprod.ops.sample import Sample
-
-    if args.sample is None:
-        if args.seed is not None:
-            raise UsageError("--seed says which files a sample takes, and there is none", hint="--sample 1% --seed 7")
-        return args.mode or "full", None
-    return "sampled", Sample(args.sample) if args.seed is None else Sample(args.sample, args.seed)
 
 
 def _no_checkpoint() -> None:

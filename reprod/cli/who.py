@@ -65,7 +65,7 @@ def _show(screen: Screen, answer: dict[str, Any]) -> None:
         for line in table(screen, _HEADS, [_row(row) for row in shown], indent=0):
             screen.line(line)
         if len(rows) > len(shown):
-            screen.prose(f"and {len(rows) - len(shown):,} more runs (in a pipe or with --json all)", 0, "dim")
+            screen.prose(render.rest(len(rows) - len(shown), "run"), 0, "dim")
     if answer["without"]:
         screen.prose(f"{render.plural(answer['without'], 'other run')} on it did not hold it", 0, "dim")
     for row in screen.listed(answer["unknown"]):

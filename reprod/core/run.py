@@ -20,6 +20,9 @@ Source = Literal["run", "experiment", "rule"]
 #: Statuses after which a run's own script logs no more (MLflow's RunStatus names).
 ENDED = frozenset({"FINISHED", "FAILED", "KILLED"})
 
+#: Enough of a run id to write: it is a random hexadecimal number, and ``run:`` takes any beginning that is unique.
+SHOWN_ID = 8
+
 #: How many characters MLflow takes as a param's or a tag's value (mlflow.utils.validation, 3.17.2). Over HTTP the
 #: server cuts longer ones without a word, and a cut value then counts as equal: so longer ones are never sent.
 PARAM_LIMIT, TAG_LIMIT = 6000, 8000

@@ -197,7 +197,8 @@ def _uncommitted(a: bool | None, b: bool | None) -> str:
 def _doubt(a: Git, b: Git) -> str:
     held = sum(len(each.withheld) + each.withheld_more for each in (a, b))
     if held:
-        return f"{held:,} changed files were withheld, of whose content nothing is recorded"
+        files = "1 changed file was" if held == 1 else f"{held:,} changed files were"
+        return f"{files} withheld, of whose content nothing is recorded"
     if a.commit == b.commit:
         return f"the same commit {a.commit[:_COMMIT]}, but what differed from it is not known on both sides"
     return "what differed from the commits is not known on both sides"

@@ -100,7 +100,6 @@ class Courier:
     async def _deliver(self, row: outbox.Delivery) -> Word:
         """Deliver one row; return what that says of the server."""
         daemon = self._daemon
-        self.denied.discard(row.run_id)
         try:
             done = await to_thread.run_sync(self._write, row, abandon_on_cancel=True)
         except SinkError as error:
@@ -117,6 +116,7 @@ class Courier:
         except Exception as unexpected:  # noqa: BLE001 - one run that cannot be written must not end the daemon
             await to_thread.run_sync(daemon.postpone, row, daemon.bug(unexpected))
             return "nothing"
+        self.denied.discard(row.run_id)
         if done is not None:
             self._tell(row, done)
         return "answered"
@@ -169,8 +169,7 @@ class Courier:
         if error.kind == "gone":
             self._forget(row)
             return
-        if error.kind == "denied":
-            self.denied.add(row.run_id)
+        (self.denied.add if error.kind == "denied" else self.denied.discard)(row.run_id)
         if error.kind in RETRIED:
             daemon.postpone(row, error)
             return

@@ -13,7 +13,7 @@ import msgspec
 from reprod.core.described import described
 from reprod.core.manifest import rfc3339
 from reprod.core.redact import redact_url
-from reprod.core.run import PendingRun, dataset_names
+from reprod.core.run import SHOWN_ID, PendingRun, dataset_names
 from reprod.core.snapshot import Snapshot
 from reprod.errors import NotFoundError, UsageError
 from reprod.store import drifts, files, outbox
@@ -21,9 +21,6 @@ from reprod.store.connection import Database
 
 #: Some 400 bytes each: an answer stays below half a megabyte, which holds the daemon's loop for a few milliseconds.
 MOST = 1000
-
-#: Enough of a run id to write: it is a random hexadecimal number, and `run:` takes any prefix that is unique.
-SHOWN_ID = 8
 
 
 def runs(records: Database, which: outbox.Which, limit: int, server: str | None = None) -> dict[str, Any]:

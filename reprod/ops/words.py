@@ -63,7 +63,7 @@ def _environments(state: Path) -> list[tuple[str, str]]:
     return [
         (
             row["digest"].removeprefix(PREFIX)[:_SHOWN],
-            f"Python {row['python'] or 'unknown'}, {row['runs']} runs, last seen {row['last_seen_at'][:10]}",
+            f"Python {row['python'] or 'unknown'}, runs: {row['runs']}, last seen {row['last_seen_at'][:10]}",
         )
         for row in list_environments(state)[:MOST]
     ]

@@ -3,20 +3,25 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from scripted_daemon import Done
 from terminal import seen_on
 
 from reprod.config import DatasetConfig
+from reprod.core.digest import text as digest_text
+from reprod.core.run import PendingRun
+from reprod.core.snapshot import BoundDataset, Snapshot
 from reprod.fs import read as reading
 from reprod.ops import history
 from reprod.ops.plan import Order
 from reprod.ops.refresh import Settings, refresh
-from reprod.store import files, registry
+from reprod.store import files, outbox, registry
 
 Run = Callable[..., Done]
 
@@ -176,6 +181,9 @@ def test_wrong_use(home: Path, data: Path, reprod: Run, reprod_process: Run) -> 
         ["verify", file],
         ["verify", file, str(data), "--root", str(data)],
         ["verify", file, str(data), "--chain"],
+        ["verify", file, str(data), "--dataset", "x"],
+        ["verify", "x", "--chain", "--dataset", "y"],
+        ["verify", "x", "--chain", "--seed", "1"],
         ["verify", file, str(data), "--seed", "1"],
         ["verify", str(home / "gone.json"), str(data)],
         ["verify", str(home), str(data)],
@@ -322,3 +330,37 @@ def test_the_chain(home: Path, reprod: Run, monkeypatch: pytest.MonkeyPatch) -> 
     ]
     assert asked == [False, False, True]
     assert reprod("verify", "x", "--chain", "--quick").code == 2
+
+
+def test_the_chain_of_a_run_is_that_of_the_dataset_that_is_named(home: Path, reprod: Run) -> None:
+    """Of a run on two datasets --dataset picks whose chain is checked; without it 2, for a run that no state here knows
+    4, and the hint says that a chain is of this host's history."""
+    now = time.time_ns()
+    opened = files.open_registry(home / "state")
+    bound = []
+    for name in ("images", "tables"):
+        root = home / name
+        root.mkdir()
+        (root / "a").write_text(name)
+        db = files.open_dataset(home / "state", opened.db, name, os.fsencode(root)).db
+        order = Settings(str(home / "state"), 1)
+        version = refresh(db, DatasetConfig(name, str(root)), Order(), order).version
+        db.close()
+        found = digest_text(version.digest or b"")
+        bound.append(BoundDataset(name, str(root), "start", None, version.seq, found, 1, 6, now, None, (), 0.1))
+    made = msgspec.json.encode(Snapshot(now, "h", tuple(bound), None, None, None))
+    run = PendingRun("5" * 32, "7", "pair", "FINISHED", 1, 2, "images,tables")
+
+    def fill(c: Any) -> None:
+        outbox.notice(c, "http://server", run.run_id, "images,tables", msgspec.json.encode(run), now)
+        outbox.published(c, 1, made)
+
+    opened.db.write(fill)
+    opened.db.close()
+    done = reprod("verify", "run:pair", "--chain", "--dataset", "tables")
+    assert (done.code, done.out.splitlines()[0]) == (0, "● the chain of tables is whole (1 version)")
+    assert reprod("verify", "run:pair", "--chain", "--json", "--dataset", "images").json["name"] == "images"
+    done = reprod("verify", "run:pair", "--chain")
+    assert (done.code, "used several datasets: images, tables" in done.err) == (2, True)
+    done = reprod("verify", "run:other", "--chain")
+    assert (done.code, "a dataset's history on this host" in done.err) == (4, True)

@@ -106,7 +106,7 @@ def test_what_changed_during_a_run_is_a_cause_though_both_started_on_the_same_da
             GIT,
             replace(GIT, withheld=(Withheld("secret.py", 3, "a secret"),)),
             "unknown",
-            "1 changed files were withheld",
+            "1 changed file was withheld",
         ),
         (HELD, HELD, "unknown", "2 changed files were withheld"),
         (GIT, replace(GIT, dirty=True, tree=None), "unknown", "not known on both sides"),
