@@ -44,13 +44,14 @@ torture: export REPROD_SOAK_S ?= 3600
 torture: export REPROD_FOLDERS ?= 500
 torture: export REPROD_HEAVY ?= 1
 torture: $(VENV)/.developing
-	$(BIN)/python -m pytest --timeout 14400 -s tests/fs/test_watch_torture.py tests/ops/test_index_equals_files.py \
-		tests/ops/test_odd_files.py tests/store/test_binding_model.py tests/store/test_retention_model.py \
-		tests/ops/test_hostile_handovers.py tests/core/test_claims.py tests/core/test_pattern.py tests/core/test_digest.py \
-		tests/core/test_redact_corpus.py tests/daemon/test_dirty.py \
-		tests/daemon/test_following.py tests/e2e/test_e2e_barrier.py tests/e2e/test_e2e_capture.py tests/e2e/test_e2e_kill.py \
-		tests/e2e/test_e2e_chaos.py tests/e2e/test_e2e_kills.py tests/e2e/test_e2e_soak.py \
-		tests/e2e/test_e2e_upgrade.py tests/e2e/test_e2e_examples.py tests/e2e/test_e2e_conflicts.py tests/systemd/test_service_reload_stop.py tests/heavy $(ARGS)
+	$(BIN)/python -m pytest --timeout 14400 -s tests/core/test_claims.py tests/core/test_digest.py \
+		tests/core/test_pattern.py tests/core/test_redact_corpus.py tests/fs/test_watch_torture.py \
+		tests/ops/test_hostile_handovers.py tests/ops/test_index_equals_files.py tests/ops/test_odd_files.py \
+		tests/store/test_binding_model.py tests/store/test_retention_model.py tests/daemon/test_dirty.py \
+		tests/daemon/test_following.py tests/e2e/test_e2e_barrier.py tests/e2e/test_e2e_capture.py \
+		tests/e2e/test_e2e_chaos.py tests/e2e/test_e2e_conflicts.py tests/e2e/test_e2e_examples.py \
+		tests/e2e/test_e2e_kill.py tests/e2e/test_e2e_kills.py tests/e2e/test_e2e_soak.py \
+		tests/e2e/test_e2e_upgrade.py tests/systemd/test_service_reload_stop.py tests/heavy $(ARGS)
 
 check: $(VENV)/.developing
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from mlflow_proxy import Proxy, When
 from reprod.capture.process.identity import current_context
 
 #: Every how many-th place to cut at is tried, besides those at the end; ``make torture`` has 1. Four seconds each.
-STRIDE = int(os.environ.get("REPROD_STRIDE", "3"))
+STRIDE = int(os.environ.get("REPROD_STRIDE", "4"))
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.timeout(120 + 480 // STRIDE)]
 
@@ -36,7 +36,7 @@ def test_kill_around_each_request_gives_the_same_final_state(
     tmp_path: Path, proxy: Proxy, tracker: Tracker, data: Path, name: str
 ) -> None:
     """A daemon that is killed before any request of a delivery, or after the answer to any that writes, finishes the
-    run after its restart: tags, params, metrics, inputs and artifacts are those of a run that was not cut. (Each third
+    run after its restart: tags, params, metrics, inputs and artifacts are those of a run that was not cut. (Each fourth
     place, unless ``REPROD_STRIDE`` says otherwise; always those around the state and after all.)"""
     context = current_context().to_json()
     with running_daemon(tmp_path / "d", proxy.url, {name: data}) as daemon:
