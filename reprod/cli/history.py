@@ -55,7 +55,7 @@ _HEADS = [
     Column("FILES", right=True, drop=4),
     Column("SIZE", right=True, drop=3),
     Column("DIGEST"),
-    Column("WHY AND FOR WHOM", drop=1),
+    Column("WHY AND FOR WHOM", drop=1, least=16),
 ]
 
 

@@ -92,7 +92,7 @@ def _show_head(screen: Screen, run: RunRecord) -> None:
     screen.field(
         "run", render.safe(f"{where}{run.status}, started {render.moment(started)} ({render.ago(started)}){ran}")
     )
-    told = run.state or "nothing is recorded of it yet: reprod runs --waiting, where its data is, says why"
+    told = run.state or _why_nothing(run)
     by = f" by {run.host}" if run.host else ""
     sure = f", as sure as a {run.assurance} is" if run.assurance else ""
     screen.field(
@@ -104,6 +104,14 @@ def _show_head(screen: Screen, run: RunRecord) -> None:
     for said in (run.error, run.tags.get("reprod.note")):
         if said:
             screen.field("", render.safe(said))
+
+
+def _why_nothing(run: RunRecord) -> str:
+    """Say what a run waits for of which nothing is recorded."""
+    named = run.tags.get("reprod.dataset")
+    if not named:
+        return "nothing is recorded of it, for it names no dataset: tag it with reprod.dataset = NAME"
+    return f"nothing is recorded of it yet: reprod status, where {named} is, says what it waits for"
 
 
 def _title(screen: Screen, text: str) -> None:

@@ -116,14 +116,18 @@ class Screen:
 
 
 class Column:
-    """A column of a table: ``right`` aligned numbers; ``drop`` > 0 may be left out, the highest first."""
+    """A column of a table: ``right`` aligned numbers; ``drop`` > 0 may be left out, the highest first.
 
-    __slots__ = ("drop", "right", "title")
+    One with ``least`` is rather cut at its end, to no fewer columns of the terminal than that.
+    """
 
-    def __init__(self, title: str, *, right: bool = False, drop: int = 0) -> None:
+    __slots__ = ("drop", "least", "right", "title")
+
+    def __init__(self, title: str, *, right: bool = False, drop: int = 0, least: int = 0) -> None:
         self.title = title
         self.right = right
         self.drop = drop
+        self.least = least
 
 
 def table(screen: Screen, heads: Sequence[Column], rows: Sequence[Sequence[Cell]], indent: int = 2) -> list[str]:
@@ -140,8 +144,12 @@ def table(screen: Screen, heads: Sequence[Column], rows: Sequence[Sequence[Cell]
     if screen.width is not None:
         widths[0] = max(min(widths[0], _SHORTEST_NAME), widths[0] - max(0, needed() - screen.width))
         natural = max(columns(row[0][0]) for row in [[(heads[0].title, "")], *rows])
-        while needed() > screen.width and any(heads[i].drop for i in kept):
-            kept.remove(max(kept, key=lambda i: heads[i].drop))
+        while (over := needed() - screen.width) > 0 and any(heads[i].drop for i in kept):
+            first = max(kept, key=lambda i: heads[i].drop)
+            if heads[first].least and widths[first] - over >= heads[first].least:
+                widths[first] -= over
+            else:
+                kept.remove(first)
         widths[0] = min(natural, widths[0] + max(0, screen.width - needed()))
     titles: list[Cell] = [(head.title, "dim") for head in heads]
     lines = []

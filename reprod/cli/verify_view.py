@@ -39,6 +39,7 @@ def _show(screen: Screen, answer: dict[str, Any]) -> None:
     screen.prose(*_headline(screen, answer))
     _show_counts(screen, answer)
     _show_depth(screen, answer)
+    _show_whole(screen, answer.get("whole"))
     _show_mismatches(screen, answer)
     moved = answer.get("moved") or []
     gone, come = ([render.file_name(_end(entry, key)) for entry in moved] for key in ("from", "to"))
@@ -109,6 +110,19 @@ def _show_depth(screen: Screen, answer: dict[str, Any]) -> None:
     metadata = answer.get("metadata_only_count") or 0
     if metadata:
         screen.prose(f"other times or permissions: {metadata:,} (the content is equal where it was read)", 2, "dim")
+
+
+def _show_whole(screen: Screen, whole: dict[str, Any] | None) -> None:
+    """Say that no file was compared with another, and the totals of both sides where they are known."""
+    if whole is None:
+        return
+    screen.prose("only the whole was compared: the names of its files were not published", 2, "yellow")
+    if whole["recorded"] is not None:
+        screen.prose(f"{_totals(whole['recorded'])} recorded, {_totals(whole['found'])} found", 2, "dim")
+
+
+def _totals(totals: dict[str, int]) -> str:
+    return f"{render.plural(totals['files'], 'file')} of {render.size(totals['bytes'])}"
 
 
 def _files(answer: dict[str, Any]) -> int:

@@ -54,7 +54,10 @@ def _show(screen: Screen, answer: dict[str, Any]) -> None:
     held = [row for row in answer["runs"] if row["held"]]
     rows = answer["runs"]
     if not rows:
-        screen.prose(f"{screen.mark('warn')} no run on {render.safe(answer['name'])} held {what}", 0, "yellow")
+        said = f"no run on {render.safe(answer['name'])} held {what}"
+        if answer["unknown"]:
+            said = f"whether a run on {render.safe(answer['name'])} held {what} is not known"
+        screen.prose(f"{screen.mark('warn')} {said}", 0, "yellow")
     else:
         by_content = f"{render.plural(len(held), 'run')} held this content" if answer["sha256"] else ""
         by_name = [row for row in rows if row["at_path"] and not row["held"]]
@@ -67,7 +70,8 @@ def _show(screen: Screen, answer: dict[str, Any]) -> None:
         if len(rows) > len(shown):
             screen.prose(render.rest(len(rows) - len(shown), "run"), 0, "dim")
     if answer["without"]:
-        screen.prose(f"{render.plural(answer['without'], 'other run')} on it did not hold it", 0, "dim")
+        others = render.plural(answer["without"], "other run" if rows else "run")
+        screen.prose(f"{others} on it did not hold it", 0, "dim")
     for row in screen.listed(answer["unknown"]):
         told_why = f"run {row['run_id'][:_RUN_ID]} could not be looked at: {row['unknown']}"
         screen.prose(f"{screen.mark('warn')} {render.safe(told_why)}", 0, "yellow")

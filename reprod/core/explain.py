@@ -77,7 +77,7 @@ def _of_data(found: RunDifferences) -> Iterator[Cause]:
 def _data_sentence(each: DatasetDifference) -> str:
     match each.relation:
         case "only_a" | "only_b":
-            return f"{each.name}: only {each.relation[-1].upper()} used it"
+            return f"{each.name}: only {each.relation[-1].upper()} names it"
         case "unknown":
             return f"{each.name}: whether the data differs is not known: {each.reason}"
         case "differs":
@@ -136,7 +136,8 @@ def _missing(run: RunRecord) -> Iterator[str]:
             yield f"{each.name} has no digest" + (f": {each.error}" if each.error else "")
     if run.datasets and run.drift is None and "reprod.drift" not in run.tags:
         when = "within minutes" if run.status in ENDED else "after its end"
-        yield f"whether the data changed while it ran: the daemon writes that {when}"
+        later = f": the daemon writes that {when}" if run.state is not None else ""
+        yield f"whether the data changed while it ran{later}"
     if run.environment is None:
         yield "its environment" + (f": {run.environment_unknown}" if run.environment_unknown else "")
         return

@@ -115,10 +115,12 @@ def _compared(since: EnvironmentSince | None, detail: Detail) -> Html:
     told = [each for each in found.differences if each.grade in _TOLD]
     parts = [callout(said_of_class(found.verdict), who, _counts(found))]
     if told:
-        rows = [_difference(each) for each in _listed(told)[: detail.differences]]
-        parts.append(table(("", "What", "Before", "Now", "Why"), rows, "rows"))
-        if len(told) > len(rows):
-            parts.append(tag("p", f"and {len(told) - len(rows):,} more: reprod env diff lists them", class_="dim"))
+        listed = _listed(told)[: detail.differences]
+        why = any(each.why for each in listed)
+        heads = ("", "What", "Before", "Now", "Why")
+        parts.append(table(heads if why else heads[:-1], [_difference(each, why=why) for each in listed], "rows"))
+        if len(told) > len(listed):
+            parts.append(tag("p", f"and {len(told) - len(listed):,} more: reprod env diff lists them", class_="dim"))
         parts.append(tag("p", _LEGEND, class_="dim"))
     return join(parts)
 
@@ -142,10 +144,11 @@ def _counts(comparison: Comparison) -> Html:
     return tag("span", f"Differences: {told}.", class_="dim") if told else NOTHING
 
 
-def _difference(each: Difference) -> tuple[object, ...]:
+def _difference(each: Difference, *, why: bool) -> tuple[object, ...]:
     mark = said_of_class(each.grade).mark
     values = (tag("i", "none") if side is None else code(side) for side in (each.left, each.right))
-    return tag("span", each.grade, class_=f"pill {mark}"), code(each.fact), *values, prose(each.why or "")
+    reason = (prose(each.why or ""),) if why else ()
+    return tag("span", each.grade, class_=f"pill {mark}"), code(each.fact), *values, *reason
 
 
 def code_section(record: Record | None) -> Html:

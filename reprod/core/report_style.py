@@ -60,7 +60,7 @@ dl{display:grid;grid-template-columns:minmax(90px,max-content) minmax(0,1fr);gap
 dd{margin:0;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%;margin:0 0 16px;font-size:14px}
 th,td{text-align:left;padding:4px 12px 4px 0;vertical-align:top;overflow-wrap:anywhere}
-thead th{font-size:13px;font-weight:600;border-bottom:1px solid var(--line)}
+thead th{font-size:13px;font-weight:600;white-space:nowrap;border-bottom:1px solid var(--line)}
 tbody tr+tr>*{border-top:1px solid var(--line)}
 .amount,.note{white-space:nowrap;text-align:right;font-variant-numeric:tabular-nums}
 .note{font-size:13px}

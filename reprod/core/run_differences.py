@@ -182,7 +182,7 @@ def _sentence(a: Git, b: Git, relation: Relation) -> str:
         return f"not wholly known: {_doubt(a, b)}"
     if relation == "same":
         at = f"commit {a.commit[:_COMMIT]}" if a.commit == b.commit else f"the same files, {commits}"
-        return f"the same: {at}" + (", with the same uncommitted changes" if a.dirty or b.dirty else "")
+        return f"the same: {at}" + (", with the same uncommitted changes" if a.dirty and b.dirty else uncommitted)
     if a.commit != b.commit:
         return f"{commits}{uncommitted}"
     same = f"the same commit {a.commit[:_COMMIT]}"

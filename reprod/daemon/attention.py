@@ -54,7 +54,8 @@ def _tracking_needs(daemon: "Daemon", counts: outbox.Counts) -> list[dict[str, s
     elif daemon.tracking.state == "unreachable":
         denied = daemon.tracking.denied
         lost = f"the tracking server {'refuses reprod' if denied else 'does not answer'}: {daemon.tracking.error}"
-        wait = f"{_runs(counts.waiting)} waiting: delivered when it is back" if counts.waiting else "it is asked again"
+        waiting = f"{_runs(counts.waiting)} waiting: delivered" if counts.waiting else "runs are recorded"
+        wait = f"{waiting} when it is back: start it, or correct tracking_uri"
         needs.append(_need(lost, HINTS["denied"] + "; then restart the daemon" if denied else wait))
     if refused := len(daemon.courier.denied):
         cure = "let it edit their experiments, then they are recorded by themselves; reprod runs --waiting"

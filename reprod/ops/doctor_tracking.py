@@ -83,7 +83,8 @@ def _start_line(situation: Situation, uri: str) -> str:
     parts = urllib.parse.urlsplit(uri)
     if parts.hostname in LOOPBACK and parts.scheme == "http":
         port = parts.port or 80
-        return f"mlflow server --host {parts.hostname} --port {port} --backend-store-uri sqlite:///mlflow.db"
+        line = f"mlflow server --host {parts.hostname} --port {port} --backend-store-uri sqlite:///mlflow.db"
+        return f"{line}    # with the store that it had: another one is an empty server"
     return f"curl -sS {shlex.quote(uri.rstrip('/'))}/health    # or another tracking_uri in {_config_file(situation)}"
 
 

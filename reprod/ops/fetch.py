@@ -68,6 +68,18 @@ class FetchedManifest:
         self.close()
 
 
+class UnpublishedError(IncompleteError):
+    """Raised for a manifest without names: of ``name`` it says ``digest`` (``dt1:...``), and ``header`` is all."""
+
+    def __init__(self, run_id: str, name: str, digest: str, header: Mapping[str, Any]) -> None:
+        super().__init__(
+            f"the files of {name} are not listed on run {run_id}: its names are not published",
+            hint=f"on the host that recorded it: reprod export run:{run_id} --format sha256sums; "
+            f'publish = "full" lists them for later runs',
+        )
+        self.run_id, self.name, self.digest, self.header = run_id, name, digest, header
+
+
 def fetch_reference(config: Config, run_ref: str, name: str | None = None) -> FetchedManifest:
     """Return the manifest of ``run:ID`` (the whole id) from the configured tracking server.
 
@@ -89,8 +101,8 @@ def fetch_manifest(child: MlflowChild, run_id: str, name: str | None = None) -> 
     """Return the manifest that a run refers to; ``name`` picks one of several datasets.
 
     :raises NotFoundError: no such run, or it did not use ``name``. :raises UsageError: several datasets, none named.
-    :raises IncompleteError: no digest was recorded. :raises DamagedError: something is missing or not what was
-    recorded. :raises TrackingError: the server cannot be reached.
+    :raises IncompleteError: no digest was recorded; UnpublishedError: nothing else was. :raises DamagedError: something
+    is missing or not what was recorded. :raises TrackingError: the server cannot be reached.
     """
     whole = active_run(child, run_id, ("data_manifest", "reprod"))
     name, expected = _recorded(whole, name)
@@ -178,10 +190,7 @@ def _header(child: MlflowChild, whole: WholeRun, name: str, expected: str, folde
     found = [document for path in paths if (document := _document(folder / path)).get("digest") == expected]
     for document in sorted(found, key=lambda each: each.get("dataset") != name):
         if document.get("published") in {"summary", "digest"}:
-            raise IncompleteError(
-                f"the files of {name} are not listed on run {run_id}: its names are not published",
-                hint=f'who may read the data can: reprod export run:{run_id}; publish = "full" lists them from now on',
-            )
+            raise UnpublishedError(run_id, name, expected, document)
         return document
     raise DamagedError(f"run {run_id} has no data_manifest.json that says what its tag says", hint=stored.HINT)
 

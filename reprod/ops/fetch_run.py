@@ -62,7 +62,9 @@ def find_run(child: MlflowChild, text: str) -> RunHead:
     :raises NotFoundError: there is none, or it was deleted. :raises UsageError: it is several.
     """
     wanted = text.removeprefix("run:")
-    found = child.find_run(wanted, MOST_NAMED + 1) if wanted else ()
+    if not wanted:
+        raise UsageError("run: and then what?", hint="run: and its id, the first characters of that, or its name")
+    found = child.find_run(wanted, MOST_NAMED + 1)
     if not found:
         raise NotFoundError(
             f"there is no run {wanted!r} on the tracking server",
@@ -71,7 +73,7 @@ def find_run(child: MlflowChild, text: str) -> RunHead:
     if len(found) > 1:
         listed = ", ".join(f"{each.run_id} ({each.name})" for each in found[:MOST_NAMED])
         more = " and more" if len(found) > MOST_NAMED else ""
-        raise UsageError(f"{wanted!r} is several runs: {listed}{more}", hint="give more characters of the run id")
+        raise UsageError(f"{wanted!r} is several runs: {listed}{more}", hint="give the id of one of them")
     if not found[0].active:
         raise NotFoundError(f"run {found[0].run_id} was deleted", hint="mlflow runs restore brings it back")
     return found[0]

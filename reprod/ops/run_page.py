@@ -37,9 +37,9 @@ def make_page(child: MlflowChild, ref: str, report: Report = lambda _: None) -> 
     report({"phase": f"asking the tracking server for {ref}"})
     run = fetch_run(child, find_run(child, ref).run_id)
     if run.state is None:
-        raise IncompleteError(
-            f"nothing is recorded of run {run.run_id}", hint="tag it with reprod.dataset; reprod runs"
-        )
+        named = run.tags.get("reprod.dataset")
+        hint = f"reprod status, where {named} is, says what it waits for" if named else "tag it with reprod.dataset"
+        raise IncompleteError(f"nothing is recorded of run {run.run_id}", hint=hint)
     profiles: dict[str, DataProfile | str] = {}
     for used in run.datasets:
         report({"phase": f"reading the manifest of {used.name}"})

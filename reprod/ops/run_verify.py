@@ -17,8 +17,9 @@ from reprod.core.entry import Kind
 from reprod.core.pattern import Selection
 from reprod.core.run import is_subdirectory, split_name
 from reprod.errors import DamagedError, DatasetUnavailableError
-from reprod.ops.fetch import FetchedManifest, fetch_manifest
+from reprod.ops.fetch import FetchedManifest, UnpublishedError, fetch_manifest
 from reprod.ops.fetch_run import find_run
+from reprod.ops.run_whole import require_reading, verify_whole
 from reprod.ops.sample import Mode, Sample
 from reprod.ops.verify import validate
 from reprod.sinks.child import MlflowChild
@@ -44,19 +45,37 @@ def verify_run(
     """
     progress({"phase": f"asking the tracking server for {ref}"})
     head = find_run(child, ref)
-    with fetch_manifest(child, head.run_id, name) as fetched:
-        place = root if root is not None else root_here(config, fetched.name, recorded_root(fetched))
-        if place is None:
-            raise DatasetUnavailableError(
-                f"{fetched.name} was at {recorded_root(fetched)} then, and nothing is there on this machine",
-                hint=f"say where its files are: reprod verify {ref} FOLDER",
-            )
-        answer = validate(
-            claims_of(fetched), os.path.abspath(place), mode=mode, sample=sample, ref=ref, progress=progress
+    try:
+        fetched = fetch_manifest(child, head.run_id, name)
+    except UnpublishedError as error:
+        require_reading(error, mode)  # before its files are looked for
+        answer = verify_whole(error, config, _place(config, ref, error, root), mode=mode, ref=ref, progress=progress)
+        return _named(error, answer)
+    with fetched:
+        place = _place(config, ref, fetched, root)
+        answer = validate(claims_of(fetched), place, mode=mode, sample=sample, ref=ref, progress=progress)
+        return _named(fetched, answer)
+
+
+def _place(config: Config, ref: str, fetched: FetchedManifest | UnpublishedError, root: str | None) -> str:
+    """Return where the files are, absolute. :raises DatasetUnavailableError: nobody says, and they are not found."""
+    recorded = recorded_root(fetched)
+    place = root if root is not None else root_here(config, fetched.name, recorded)
+    if place is None:
+        hint = f"say where its files are: reprod verify {ref} FOLDER"
+        if recorded is None:
+            told = f"where {fetched.name} was is not published, and no registered dataset of that name is here"
+            raise DatasetUnavailableError(told, hint=hint)
+        raise DatasetUnavailableError(
+            f"{fetched.name} was at {recorded} then, and nothing is there on this machine", hint=hint
         )
-        version = fetched.header.get("version")
-        known = version if isinstance(version, int) else None
-        return {"name": fetched.name, "version": known, "run_id": head.run_id, **answer}
+    return os.path.abspath(place)
+
+
+def _named(fetched: FetchedManifest | UnpublishedError, answer: dict[str, Any]) -> dict[str, Any]:
+    version = fetched.header.get("version")
+    known = version if isinstance(version, int) else None
+    return {"name": fetched.name, "version": known, "run_id": fetched.run_id, **answer}
 
 
 def claims_of(fetched: FetchedManifest) -> Claims:
@@ -86,7 +105,7 @@ def claims_of(fetched: FetchedManifest) -> Claims:
     )
 
 
-def recorded_root(fetched: FetchedManifest) -> str | None:
+def recorded_root(fetched: FetchedManifest | UnpublishedError) -> str | None:
     """Return where the files were."""
     encoded = fetched.header.get("data_path_b64")
     if isinstance(encoded, str):

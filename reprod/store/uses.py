@@ -19,7 +19,10 @@ from reprod.store import registry
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A run's reference to a version. ``name`` is the dataset's present one, ``owner`` what its pin is called."""
+    """A run's reference to a version. ``name`` is the dataset's present one, ``owner`` what its pin is called.
+
+    ``digest`` is that of the whole version as the run recorded it, None if it has none or used a folder of it alone.
+    """
 
     run_id: str
     owner: str
@@ -67,8 +70,8 @@ def uses(db: sqlite3.Connection, name: str | None = None) -> Iterator[Use]:
                 continue
             present = follow.present(bound.name, found.created_ns)
             if name is None or present == name:
-                owner = f"{tracking_uri}#{run_id}"
-                yield Use(run_id, owner, present, bound.seq, bound.digest, bound.chain, found.created_ns)
+                owner, whole = f"{tracking_uri}#{run_id}", bound.digest if bound.path is None else None
+                yield Use(run_id, owner, present, bound.seq, whole, bound.chain, found.created_ns)
 
 
 def published_owners(db: sqlite3.Connection) -> frozenset[str]:

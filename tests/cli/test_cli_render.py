@@ -138,6 +138,15 @@ def test_tables_fit_a_terminal_and_are_whole_in_a_pipe(home: Path, monkeypatch: 
         lines = table(Screen(FakeTerminal()), heads, rows)
         assert lines[1] == expected
         assert all(columns(line) <= width for line in lines)
+    told = [[("@2", ""), ("1.0 KiB", ""), ("run 01dca9b2, 9ff0142b", "")]]
+    heads = [Column("VERSION"), Column("SIZE", drop=2), Column("FOR WHOM", drop=1, least=10)]
+    for width, expected in (
+        (36, "  @2       run 01dca9b2, 9ff0142b"),
+        (30, "  @2       run 01dca9b2, 9ff0…"),
+        (20, "  @2"),
+    ):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert table(Screen(FakeTerminal()), heads, told)[1] == expected
 
 
 def test_cutting_counts_columns_not_characters() -> None:

@@ -101,6 +101,7 @@ def test_what_changed_during_a_run_is_a_cause_though_both_started_on_the_same_da
         ),
         (replace(GIT, dirty=True), replace(GIT, dirty=True), "same", "the same uncommitted changes"),
         (GIT, replace(GIT, commit="d" * 40), "same", "the same files"),
+        (replace(GIT, dirty=True), replace(GIT, commit="d" * 40), "same", "with uncommitted changes in A"),
         (GIT, replace(GIT, commit="d" * 40, tree="u" * 40), "differs", "cccccccccccc → dddddddddddd"),
         (
             GIT,

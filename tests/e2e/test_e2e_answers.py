@@ -272,14 +272,15 @@ def test_a_local_server_that_is_away_is_named_with_who_runs_it(tmp_path: Path) -
 
 
 def test_what_cannot_be_answered_says_why(stage: Stage, ask: Ask) -> None:
-    """4 for an unknown, a deleted and no run, 2 with the list for a name that two runs have, 5 for a run of which
-    nothing is recorded, 65 where the manifest is gone from the server."""
+    """4 for an unknown and a deleted run, 2 for none, and with the list for a name that two runs have, 5 for a run of
+    which nothing is recorded, 65 where the manifest is gone from the server."""
     client = stage.tracker.client
     twins = [client.create_run(stage.tracker.experiment, run_name="evil\x1b[2Jtwin").info.run_id for _ in range(2)]
     gone = stage.tracker.start_run()
     client.delete_run(gone)
-    for unknown in ("run:nobody", f"run:{gone}", "run:", "run:" + "0" * 32):
+    for unknown in ("run:nobody", f"run:{gone}", "run:" + "0" * 32):
         assert ask("show", unknown).code == 4
+    assert ask("show", "run:").code == 2
     several = ask("show", "run:evil\x1b[2Jtwin")
     assert several.code == 2
     assert all(run_id in several.err for run_id in twins)

@@ -221,6 +221,8 @@ def test_what_a_run_on_a_folder_had_is_asked_of_that_folder(daemon: Daemon, trac
     assert (several.returncode, "--dataset NAME" in several.stderr) == (2, True)
     assert ask("verify", f"run:{two}", "--dataset", f"{name}/sub").returncode == 0
     assert ask("verify", f"run:{two}", "--dataset", TABLES).returncode == 0
+    chain = ask("verify", name, "--chain")
+    assert chain.returncode == 0, "what a folder of it has is no other digest of the version"
     for path in ("x.csv", "sub/x.csv"):
         found = json.loads(ask("who", f"{name}/sub", path, "--json").stdout)
         assert {row["run_id"] for row in found["runs"]} == {run, two}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Daemon, Tracker, dt1, eventually, let_slack_pass, make_data, running_daemon
+from harness import Daemon, Place, Tracker, dt1, eventually, let_slack_pass, make_data, running_daemon
 from leak import assert_no_leak
 
 pytestmark = pytest.mark.mlflow
@@ -56,7 +56,8 @@ def test_a_run_is_told_no_path_of_data_that_keeps_them_to_itself(
     daemon: Daemon, tracker: Tracker, clinic: Path, name: str, tmp_path: Path
 ) -> None:
     """Command line, directory, variables and the repository of a process that names files of such data, of one through
-    a link: no artifact, tag, param or input of its run has a name, the digests are there, and so is the rest."""
+    a link: no artifact, tag, param or input of its run has a name, the digests are there, and so is the rest. From a
+    host without any state the files are verified by the digest."""
     script, away = clinic / "train.py", tmp_path / "sequestered-ward"
     script.write_text(TRAIN.format(experiment=tracker.experiment, names=f"{name}-p,{name}-v"))
     variables = daemon.place.variables() | {"MLFLOW_TRACKING_URI": tracker.uri, "GIT_PYTHON_REFRESH": "quiet"}
@@ -91,3 +92,18 @@ def test_a_run_is_told_no_path_of_data_that_keeps_them_to_itself(
     assert system["environment_variables"]["PYTHONPATH"] == f"{patients}:{vault}"
     assert (system["process"]["cwd"], system["git"]["restorable"]) == (vault, "partial")
     assert "git_diff.txt" in {each["name"] for each in system["git"]["files"]}, "changed code is there"
+
+    later = Place(tmp_path / "later", tracker.uri)
+    for which, code in (("p", 0), ("v", 6)):  # where the files were is published of the first alone
+        assert later.cli("verify", f"run:{run_id}", "--dataset", f"{name}-{which}").returncode == code
+    for which, root in (("p", clinic / "patients"), ("v", clinic / "vault")):
+        asked = ("verify", f"run:{run_id}", "--root", str(root), "--dataset", f"{name}-{which}", "--json")
+        done = later.cli(*asked)
+        assert (done.returncode, json.loads(done.stdout)["digest_actual"]) == (0, tags[f"reprod.digest.{name}-{which}"])
+    assert later.cli(*asked, "--quick").returncode == 5
+    (clinic / "patients" / "smith.csv").write_text("smith's other line")
+    (away / "smith.csv").write_text("2")
+    assert later.cli(*asked).returncode == 5, "nobody says which files of the vault were selected"
+    asked = ("verify", f"run:{run_id}", "--root", str(clinic / "patients"), "--dataset", f"{name}-p")
+    done = later.cli(*asked)
+    assert (done.returncode, "only the whole was compared" in done.stdout) == (1, True)

@@ -171,7 +171,14 @@ def test_what_libraries_print_is_not_a_reply(refused_url: str, tmp_path: Path) -
             assert caught.value.kind == "crashed"
         finally:
             child.close()
-    printing = "import atexit, threading, os; threading.Timer(0.2, lambda: print('later noise', flush=True)).start()\n"
+    printing = """
+import sys, threading, time
+def print_late():  # when MLflow is imported, its process has begun
+    while "mlflow" not in sys.modules:
+        time.sleep(0.02)
+    print("later noise", flush=True)
+threading.Thread(target=print_late, daemon=True).start()
+"""
     (tmp_path / "sitecustomize.py").write_text(printing)
     child = MlflowChild(refused_url, log_path=tmp_path / "child.log")
     with pytest.MonkeyPatch.context() as patch:
