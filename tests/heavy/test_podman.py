@@ -66,10 +66,10 @@ class Podman:
 
     def train(self, here: Here, *options: str, reprod: bool, before: tuple[str, ...] = ()) -> str:
         """Train in a container that has the data at /data; return the run's id."""
-        (here.base / "work").mkdir(exist_ok=True)
-        (here.base / "work" / "train.py").write_text(TRAIN)
+        (here.base / "code").mkdir(exist_ok=True)
+        (here.base / "code" / "train.py").write_text(TRAIN)
         (here.base / "os-release").write_text(f'PRETTY_NAME="{DISTRIBUTION}"\n')
-        mounts = [f"--volume={here.data}:/data", f"--volume={here.base}/work:/work", "--workdir=/work"]
+        mounts = [f"--volume={here.data}:/data", f"--volume={here.base}/code:/code", "--workdir=/code"]
         mounts.append(f"--volume={here.base}/os-release:/etc/os-release:ro")
         # What it would raise by itself a container may not have either.
         limits = ["--network=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000"]
@@ -140,7 +140,7 @@ def test_the_environment_is_the_containers(podman: Podman, here: Here, way: str)
     assert len(one["id"]) == 64
     assert record["environment"]["system"]["os"] == DISTRIBUTION
     assert record["environment"]["python"]["executable"] == "/usr/bin/python3"
-    assert record["execution"]["invocation"]["main_file"] == "/work/train.py"
+    assert record["execution"]["invocation"]["main_file"] == "/code/train.py"
     requirements = here.tracker.read(run_id, "environment/requirements.txt", here.base / "read").decode()
     assert f"mlflow-skinny=={version('mlflow')}" in requirements.splitlines()
     assert "pytest" not in requirements, "the host's packages"
