@@ -14,11 +14,10 @@ from pathlib import Path
 import msgspec
 
 from reprod.core.described import described
-from reprod.core.environment import Record
-from reprod.core.run import ENDED, Payload, PendingRun, Source
+from reprod.core.run import ENDED, Payload, Source
 from reprod.core.snapshot import Snapshot
 from reprod.ops import payload, report
-from reprod.ops.nested import SAME_AS, Part, count_children, part_of
+from reprod.ops.nested import SAME_AS, Part, part_of
 from reprod.ops.report import report_page
 from reprod.ops.run_files import OpenDataset, put, record_of, write_files, write_values
 from reprod.ops.taken import Asked, ask_taken, note_of
@@ -78,7 +77,9 @@ def deliver(
         if part.parent is None:
             files = write_files(folder, snapshot, record, server, open_dataset, max_inline_files)
             files += write_values(folder, payload.too_long(snapshot, delivery.recorded, environment))
-            files += _write_report(folder, snapshot, record, delivery, now.run, open_dataset, records, git_diff)
+            page = report_page(snapshot, record, delivery, now.run, open_dataset, records, git_diff=git_diff)
+            put(folder / report.PATH, page)
+            files.append(report.PATH)
         metrics = payload.metrics(snapshot) if part.has_params else {}
         asked = ask_taken(records, delivery, child, map(part.path_of, files), metrics)
         _place(folder, files, part, asked)
@@ -102,23 +103,6 @@ def deliver(
         shutil.rmtree(folder, ignore_errors=True)
     left_out = (*asked.left_out, *result.artifacts_left_out, *result.params_refused)
     return Delivered(snapshot.state, ended, result.params_renamed, left_out)
-
-
-def _write_report(
-    folder: Path,
-    snapshot: Snapshot,
-    record: Record | None,
-    delivery: outbox.Delivery,
-    run: PendingRun,
-    open_dataset: OpenDataset,
-    records: Database,
-    git_diff: str,
-) -> list[str]:
-    """Write the page of a run; return its path."""
-    children = count_children(records, delivery.tracking_uri, delivery.run_id)
-    page = report_page(snapshot, record, delivery, run, open_dataset, records, children=children, git_diff=git_diff)
-    put(folder / report.PATH, page)
-    return [report.PATH]
 
 
 def _place(folder: Path, files: Iterable[str], part: Part, asked: Asked) -> None:

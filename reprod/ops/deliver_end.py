@@ -14,7 +14,7 @@ from reprod.core.environment import Record
 from reprod.core.run import Payload, PendingRun, key_of
 from reprod.core.snapshot import Snapshot
 from reprod.ops import payload, report
-from reprod.ops.nested import count_children, part_of
+from reprod.ops.nested import part_of
 from reprod.ops.report import report_page
 from reprod.ops.run_files import OpenDataset, environment_files, put, record_of
 from reprod.ops.taken import ask_taken, note_of
@@ -60,9 +60,8 @@ def deliver_end(
                 to_document(report.reserved(drift, snapshot)), indent=2
             ).encode()
             if run is not None and open_dataset is not None:
-                children = count_children(records, delivery.tracking_uri, delivery.run_id)
                 files[report.PATH] = report_page(
-                    snapshot, kept, delivery, run, open_dataset, records, drift, children, git_diff=git_diff
+                    snapshot, kept, delivery, run, open_dataset, records, drift, git_diff=git_diff
                 )
         asked = ask_taken(records, delivery, child, map(part.path_of, files))
         for path, content in files.items():

@@ -187,7 +187,7 @@ def _header(child: MlflowChild, whole: WholeRun, name: str, expected: str, folde
     paths = [path for path in whole.artifacts if path.endswith("/data_manifest.json")][:MOST_DOWNLOADS]
     if paths:
         child.download(Download(run_id, tuple(paths), str(folder), LARGEST_DOCUMENT))
-    found = [document for path in paths if (document := _document(folder / path)).get("digest") == expected]
+    found = [document for path in paths if (document := read_object(folder / path)).get("digest") == expected]
     for document in sorted(found, key=lambda each: each.get("dataset") != name):
         if document.get("published") in {"summary", "digest"}:
             raise UnpublishedError(run_id, name, expected, document)
@@ -195,7 +195,8 @@ def _header(child: MlflowChild, whole: WholeRun, name: str, expected: str, folde
     raise DamagedError(f"run {run_id} has no data_manifest.json that says what its tag says", hint=stored.HINT)
 
 
-def _document(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file that was downloaded, an empty one if it holds none."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

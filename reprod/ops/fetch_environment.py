@@ -4,7 +4,6 @@
 from where, it counts only if its digest is the one that was written: else DamagedError. Sizes are bytes.
 """
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from reprod.core.environment import PREFIX, Record
 from reprod.core.environment_files import read_back
 from reprod.errors import DamagedError, IncompleteError, TrackingError
-from reprod.ops.fetch import active_run, sharing_run
+from reprod.ops.fetch import active_run, read_object, sharing_run
 from reprod.sinks.child import MlflowChild
 from reprod.sinks.protocol import Download, SinkError
 from reprod.sinks.run_messages import WholeRun
@@ -52,14 +51,14 @@ def _fetch(child: MlflowChild, whole_run: WholeRun, folder: Path) -> Record:
     if wanted:
         child.download(Download(run_id, tuple(wanted), str(folder), LARGEST_BYTES))
     places = [path.rpartition("/")[0] for path in wanted if path.endswith("/" + WHOLE)]
-    found = [each for each in sorted(places, key=_latest) if "digest" in _document(folder / each / WHOLE)]
+    found = [each for each in sorted(places, key=_latest) if "digest" in read_object(folder / each / WHOLE)]
     if not found:
-        told = [_document(folder / path).get("reason") for path in wanted if path.endswith(_UNKNOWN)]
+        told = [read_object(folder / path).get("reason") for path in wanted if path.endswith(_UNKNOWN)]
         why = next((each for each in reversed(told) if each), "no environment.json of reprod's is on it")
         raise IncompleteError(f"the environment of run {run_id} is not recorded: {why}", hint="reprod doctor")
     place = folder / found[0]
-    whole, installed = _document(place / WHOLE), place / INSTALLED
-    listed = "packages" in _document(installed)  # a header alone says where the list is
+    whole, installed = read_object(place / WHOLE), place / INSTALLED
+    listed = "packages" in read_object(installed)  # a header alone says where the list is
     if not listed and _has_packages(whole):
         installed, listed = _stored(child, whole, folder), True
     return read_back((place / WHOLE).read_bytes(), installed.read_bytes() if listed else None)
@@ -105,11 +104,3 @@ def _downloaded(child: MlflowChild, run_id: str, target: Path) -> bool:
         if error.kind != "gone":
             raise
     return (target / INSTALLED).is_file()
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -22,7 +22,7 @@ from reprod.core.environment import Record
 from reprod.core.run import dataset_names, key_of
 from reprod.core.run_record import RunRecord, UsedDataset
 from reprod.errors import ConfigError, DamagedError, IncompleteError, NotFoundError, UsageError
-from reprod.ops.fetch import LARGEST_DOCUMENT, active_run, sharing_run
+from reprod.ops.fetch import LARGEST_DOCUMENT, active_run, read_object, sharing_run
 from reprod.ops.fetch_environment import fetch_environment
 from reprod.sinks.child import MlflowChild
 from reprod.sinks.protocol import Download
@@ -131,16 +131,8 @@ def _documents(child: MlflowChild, whole: WholeRun, folder: Path) -> dict[str, d
         return {}
     folder.mkdir()
     child.download(Download(whole.head.run_id, tuple(wanted), str(folder), LARGEST_DOCUMENT))
-    found = {path: _document(folder / path) for path in wanted}
+    found = {path: read_object(folder / path) for path in wanted}
     return {path: document for path, document in found.items() if document}
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 # --- datasets ---------------------------------------------------------------------------------------------------------

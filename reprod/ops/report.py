@@ -28,6 +28,7 @@ from reprod.core.run import PendingRun
 from reprod.core.run_record import RunRecord, UsedDataset
 from reprod.core.snapshot import BoundDataset, Publish, Snapshot
 from reprod.errors import IncompleteError, NotFoundError, ReprodError
+from reprod.ops.nested import count_children
 from reprod.ops.run_files import OpenDataset, curtain_of, record_of
 from reprod.store import listing, outbox, subtree, versions
 from reprod.store.connection import Database
@@ -80,7 +81,6 @@ def report_page(
     open_dataset: OpenDataset,
     records: Database,
     drift: Drift | None = None,
-    children: dict[str, int] | None = None,
     *,
     git_diff: str = "patch",
 ) -> bytes:
@@ -88,9 +88,9 @@ def report_page(
 
     :param record: the environment as it is kept on the run (``run_files.record_of``).
     :param run: as the tracking server tells it now.
-    :param children: runs within this one by what they used (``nested.count_children``).
     :param git_diff: how much of uncommitted code ``record`` was left with, so that it is compared with as much.
     """
+    children = count_children(records, delivery.tracking_uri, delivery.run_id)
     told = run_record(snapshot, record, run, drift, children)
     try:
         told = _with_selections(told, snapshot, open_dataset)
